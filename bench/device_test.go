@@ -78,7 +78,7 @@ func withoutCublas(backend kernels.Backend) string {
 type target struct {
 	gpu   int // ordinal of the GPU, or noOrdinal for the CPU
 	dtype string
-	noGPU error // the reason why auto chose the CPU
+	noGPU error // the reason why auto chose the CPU, or nil
 }
 
 // noOrdinal, as the value of target.gpu, stands for the CPU.
@@ -179,7 +179,7 @@ func openDevice(t testing.TB) kernels.Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, benchmark := t.(*testing.B); !benchmark { // TestMain has printed it for benchmarks
+	if _, benchmark := t.(*testing.B); !benchmark { // for benchmarks, TestMain has printed the name
 		t.Logf("on %s", backend.Name())
 		if why := withoutCublas(backend); why != "" {
 			t.Logf("no cuBLAS: %s", why)
@@ -199,8 +199,8 @@ func targetOf(t testing.TB) (target, error) {
 // bars are the largest permitted relative L2 errors of a model with an operand type. docs/numerics.md explains the
 // values.
 type bars struct {
-	pooled float64 // for the embedding of a record
-	states float64 // for the hidden states of its tokens, after the last or an inner block
+	pooled float64 // largest error of a record's embedding
+	states float64 // largest error of the hidden states of a record's tokens, after any block
 }
 
 // statesOverPooled is the ratio between two error limits with 16-bit operands: that for the hidden states of a record,

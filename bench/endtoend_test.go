@@ -40,7 +40,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 // compareOutput compares the number of tokens and the embedding in each row of a Parquet file with those of the same
-// record in a golden file. It also checks that there are as many rows as records in the golden file without those
+// record in a golden file. It also checks that there is a row for each record of the golden file that is not in
 // skipped.
 func compareOutput(t *testing.T, output, goldenPath, model string, skipped ...string) {
 	t.Helper()

@@ -116,7 +116,7 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 		tokens += len(r)
 		flops += config.FLOPs(len(r))
 	}
-	pass() // touches every page
+	pass() // a first pass, which touches every page of memory, is not timed
 	top := corePeak(backend)
 	var passes []time.Duration
 	for b.Loop() {

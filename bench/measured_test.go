@@ -32,12 +32,12 @@ var (
 // measured is a line of JSON that describes several forward passes of one model over the same records. The script
 // bench/gpu/table.py prints tables from such lines and from those that bench/gpu/peers.py writes for other engines.
 type measured struct {
-	Kind    string    `json:"kind"` // "forward"
+	Kind    string    `json:"kind"` // always "forward"
 	Model   string    `json:"model"`
 	Source  string    `json:"source"` // source of the records
 	Records int       `json:"records"`
 	Digest  string    `json:"digest"` // SHA-256 of the records
-	Tokens  int       `json:"tokens"` // in one pass, including special tokens
+	Tokens  int       `json:"tokens"` // number of tokens in one pass, including special tokens
 	FLOPs   float64   `json:"flops"`  // FLOPs of one pass
 	Device  string    `json:"device"`
 	DType   string    `json:"dtype"`
@@ -47,7 +47,7 @@ type measured struct {
 	Median  float64   `json:"median"`
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
-	Rate    float64   `json:"tokens_per_second"` // in the median pass
+	Rate    float64   `json:"tokens_per_second"` // tokens per second in the median pass
 
 	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // seconds of the profiled pass
 	Profile        []measuredOps `json:"profile,omitempty"`

@@ -21,8 +21,8 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// shared is the folder of files for tests that are too large for the repository, such as golden files. It is beside the
-// repository, or where EMBED_SHARED says.
+// shared is the folder of test files that are too large for the repository, such as golden files. It is beside the
+// repository, or where the variable EMBED_SHARED says.
 var shared = cmp.Or(os.Getenv("EMBED_SHARED"), "../../shared")
 
 var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail if one is missing")
@@ -31,7 +31,7 @@ var full = flag.Bool("parity.full", false, "compare every golden of every model,
 // quick is the maximum length of the records that are compared without the flag -parity.full; 0 means that none are.
 var goldens = []struct {
 	file, model string
-	quick       int // in tokens
+	quick       int // maximum number of tokens of a record
 }{
 	{"esm2_tiny", "esm2-tiny", 2000},
 	{"esm2_hd128", "esm2-hd128", 200},

@@ -49,16 +49,17 @@ func proteins(rng *rand.Rand, records int) []byte {
 // host's work takes no time, except for the simulated time of reading.
 type simulation struct {
 	model   simulatedModel
-	files   []int // number of records of each
+	files   []int // number of records of each file
 	devices []simulatedDevice
 	reading time.Duration // time that a reader takes to read and tokenize a letter
 	seed    uint64
 }
 
 // simulatedModel tells how long a device takes for a batch. The rates are those of full batches on an H200
-// (docs/performance.md). The fixed time follows from two passes over the same tokens in different numbers of batches
-// (bench/results/2026-11-26-h200.md, visit 2): esm2-650m took 0.6802 s in 7 batches and 0.6707 s in 4, dnabert-s 0.1375
-// s in 9 and 0.1355 s in 5. For esm2-8m it was not measured, and that of dnabert-s is used.
+// (docs/performance.md). The fixed time was derived from two passes over the same tokens in different numbers of
+// batches (bench/results/2026-11-26-h200.md, visit 2): esm2-650m took 0.6802 s in 7 batches and 0.6707 s in 4,
+// dnabert-s 0.1375 s in 9 and 0.1355 s in 5. For esm2-8m, for which it was not measured, the fixed time of dnabert-s is
+// used.
 type simulatedModel struct {
 	name  string
 	rate  float64       // in tokens per second, of full batches
@@ -82,16 +83,16 @@ func (m simulatedModel) batch(tokens int) time.Duration {
 
 // simulatedDevice is a device that computes one batch after the other.
 type simulatedDevice struct {
-	speed float64       // relative to the rate of the model
+	speed float64       // speed relative to the rate of the model, which is 1
 	dies  time.Duration // time after which every batch fails; 0 means never
 }
 
-// embedder is an open simulatedDevice, as the pool uses it. Its embeddings are constant.
+// embedder is the pool.Embedder of an open simulatedDevice. Its embeddings are constant.
 type embedder struct {
 	simulatedDevice
 	model simulatedModel
 	began time.Time
-	until time.Time // when the last batch is finished
+	until time.Time // time at which the last started batch is finished
 }
 
 func (e *embedder) Budget() int  { return simulatedBudget }
@@ -148,7 +149,7 @@ func (quiet) FileFailed(pool.Failure)                     {}
 type simulated struct {
 	took   time.Duration
 	tokens int64
-	ideal  time.Duration // see simulation.ideal
+	ideal  time.Duration // shortest possible time, see simulation.ideal
 }
 
 func (s simulated) efficiency() float64 { return float64(s.ideal) / float64(s.took) }
@@ -199,7 +200,7 @@ func (s simulation) run(t *testing.T) (result simulated) {
 // ideal returns the shortest possible time for a number of tokens: that of full batches only, if every device computes
 // until the end of the run or until it is lost.
 func (s simulation) ideal(tokens int64) time.Duration {
-	work := float64(tokens) / s.model.rate // in seconds of one device
+	work := float64(tokens) / s.model.rate // remaining work, in seconds of one device of speed 1
 	rate := 0.0
 	for _, d := range s.devices {
 		if d.dies > 0 {
@@ -290,9 +291,10 @@ func TestScaleTable(t *testing.T) {
 	printShards(t)
 }
 
-// printShards prints how well machines with eight devices are used if a scheduler gives each of them the next shard of
-// the input when it is free. It simulates 25 runs of 20,000 records on eight devices, and uses their times in turn as
-// those of the machines. If there are k shards for each machine, each takes a kth of such a time.
+// printShards prints how well machines with eight devices each are used if a scheduler gives a machine the next shard
+// of the input whenever the machine is free. The time that a machine needs for its share of the input comes from one of
+// 25 simulated runs of 20,000 records on eight devices. If there are k shards for each machine, a shard takes a kth of
+// that time.
 func printShards(t *testing.T) {
 	const simulations, most = 25, 125
 	var shards []simulated
@@ -323,7 +325,7 @@ func printShards(t *testing.T) {
 // schedule returns the seconds after which all shards are finished, if each machine takes the next shard when it is
 // free. shards are the times of the shards on a machine of speed 1, and speeds those of the machines.
 func schedule(shards []time.Duration, speeds []float64) float64 {
-	free := make([]float64, len(speeds)) // when each machine is free
+	free := make([]float64, len(speeds)) // time in seconds at which each machine is free
 	for _, s := range shards {
 		first := slices.Index(free, slices.Min(free))
 		free[first] += s.Seconds() / speeds[first]

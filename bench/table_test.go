@@ -43,7 +43,7 @@ func pass(model string, flops float64) measured {
 }
 
 // TestTableCountsByModel checks that bench/gpu/table.py computes the rate in each row with the FLOPs of the row's
-// model, even if the records of several models are the same. This holds for another engine (a peer), too, whose
+// model, even if the records of several models are the same. It also checks the row of a peer (another engine), whose
 // measurements contain no FLOPs.
 func TestTableCountsByModel(t *testing.T) {
 	peer := map[string]any{"kind": "peer", "model": "esm2-8m", "digest": "the same", "torch": "2", "how": "padded", "attention": "sdpa",

@@ -48,7 +48,7 @@ func BenchmarkOp(b *testing.B) {
 	}
 }
 
-// ops is a program with one operation to measure after an embedding, and creates random weights for it.
+// ops is a program with one operation to measure, which reads the result of an Embed. It creates random weights.
 type ops struct {
 	*kernels.Program
 	b     *testing.B
@@ -82,7 +82,7 @@ func benchmarkOp(b *testing.B, batch kernels.Batch, cols int, build func(o *ops,
 	}
 	var took time.Duration
 	var calls, flops = 0, 0.0
-	for _, e := range profile.Ops() { // an activation may have a separate entry
+	for _, e := range profile.Ops() { // an activation may have an entry of its own
 		if e.Op != "embed" && e.Op != "output" {
 			took, calls, flops = took+e.Took, max(calls, e.Calls), flops+e.FLOPs
 		}

@@ -4,7 +4,7 @@ import "fmt"
 
 // Limits is the size of the largest batch that a runner accepts.
 type Limits struct {
-	Tokens    int // including special tokens
+	Tokens    int // of all sequences together, including special tokens
 	Sequences int
 }
 
@@ -21,10 +21,11 @@ func (l Limits) Holds(b Batch) bool {
 	return len(b.IDs) <= l.Tokens && b.Sequences() <= l.Sequences
 }
 
-// Batch is a batch of sequences of token ids. It is packed: the sequences are stored end to end, without padding.
+// Batch is a batch of sequences of token ids. It is packed: the sequences are stored end to end, without padding. T is
+// the number of tokens, S the number of sequences.
 type Batch struct {
-	IDs       []int32 // [T], the token ids of all sequences end to end, including special tokens
-	CuSeqlens []int32 // [S+1], the offset of each sequence; the first is 0, the last T
+	IDs       []int32 // [T]: the token ids of all sequences, end to end, including special tokens
+	CuSeqlens []int32 // [S+1]: sequence s has the ids CuSeqlens[s] to CuSeqlens[s+1]; the first value is 0, the last T
 }
 
 // Sequences returns the number of sequences, S.
@@ -62,8 +63,9 @@ func (b Batch) shapes() string {
 }
 
 // CheckRun checks the arguments of Runner.Start and returns an *OpError for the first mistake. b must be a packed batch
-// within the limits l. Its ids must exist in every lookup table of the program. Each range of tokens that the program
-// averages must contain a token of every sequence. dst must have a slice of the right length for each output.
+// within the limits l. The ids of b must exist in every lookup table of the program. In every sequence, each range of
+// tokens that the program averages must contain at least one token. dst must have a slice of the right length for each
+// output.
 func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 	refuse := func(format string, args ...any) error {
 		return &OpError{Op: "batch", Shapes: b.shapes(), Err: fmt.Errorf(format, args...)}

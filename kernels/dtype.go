@@ -2,8 +2,8 @@ package kernels
 
 import "fmt"
 
-// DType is the type of the operands of matrix products. A backend that cannot multiply values of a type stores only the
-// weights in it. The residual stream is float32 in every case.
+// DType is the type of the operands of matrix products. A backend that cannot multiply values of the type may store
+// only the weights of products in the type and compute in float32. The residual stream is float32 whatever the type is.
 type DType uint8
 
 const (
@@ -17,7 +17,7 @@ const (
 	FP16
 )
 
-// dtypes lists the values of the flag --dtype. They are also suffixes of the names of GPU kernels.
+// dtypes lists the values of the flag --dtype. All but auto are also suffixes in the names of GPU kernels.
 var dtypes = [...]string{Auto: "auto", FP32: "fp32", BF16: "bf16", FP16: "fp16"}
 
 // String returns the name in lower case.

@@ -7,8 +7,8 @@
 // sequence. There is no padding and no mask. A value is a row-major matrix with one row per token or one row per
 // sequence. Below, T is the number of tokens in the batch and S the number of sequences.
 //
-// The package depends on no model, file format or backend. It contains the types that they share, the checks of shapes,
-// and the memory planner.
+// The package depends on no model, file format or backend. It contains the types that models and backends share, the
+// checks of shapes, and the memory planner.
 package kernels
 
 import (
@@ -18,14 +18,15 @@ import (
 
 // Backend is one device. Its methods may be called from any goroutine.
 type Backend interface {
-	// Name identifies the backend for logs and manifests: the device or instruction set, and everything else that
-	// determines the bits of its results.
+	// Name identifies the backend in logs and in the manifests of outputs: the device or instruction set, and
+	// everything else that determines the bits of its results.
 	Name() string
 	// NewModel returns an empty set of weights on the device.
 	NewModel() Model
-	// Compile prepares p to run on batches within l and allocates all the memory that it needs. The weights of p must
-	// have been loaded on this backend. Compile returns an *OpError for the first mistake in p, an *OpError that wraps
-	// ErrUnsupported for an operation that the backend does not compute, or ErrOutOfMemory.
+	// Compile prepares p for batches within l and allocates memory for its activations. The weights of p must have been
+	// loaded on this backend. Compile returns an *OpError for the first mistake in p, an *OpError that wraps
+	// ErrUnsupported for an operation that the backend does not compute, the error of l.Check, or an error that wraps
+	// ErrOutOfMemory.
 	Compile(p *Program, l Limits) (Runner, error)
 	// Close releases the device. All its runners and models must have been closed.
 	Close() error
@@ -34,8 +35,8 @@ type Backend interface {
 // Model is a set of weights that are freed together.
 type Model interface {
 	// Load stacks the parts by rows, in the order given, and copies them to the device in the layout that role
-	// requires. It does not retain the sources. It returns errors from the sources, an error for shapes that cannot be
-	// stacked, or ErrOutOfMemory.
+	// requires. It does not retain the parts. It returns the error of a part that cannot be read, an error for shapes
+	// that cannot be stacked, or an error that wraps ErrOutOfMemory.
 	Load(role Role, parts ...Source) (Weight, error)
 	// Close frees the weights. All runners whose programs read them must have been closed.
 	Close() error
@@ -45,24 +46,25 @@ type Model interface {
 type Runner interface {
 	// Start starts the program on a batch; it may return before the program has finished. The function wait blocks
 	// until dst holds the results, and returns the error of the run, which may be an *OpError. The caller must not
-	// touch b or dst until wait has returned. dst has one slice for each Output of the program, with exactly S rows for
-	// a value with one row per sequence and T rows otherwise.
+	// touch b or dst until wait has returned. dst has one slice for each Output of the program, whose length is exactly
+	// the number of values in the output (Program.Rows times Program.Cols).
 	//
 	// The caller may start the next batch before it waits for the previous one, so that a device need not wait for the
-	// host. It must call each wait exactly once, in the order of the calls to Start. A batch that fails does not affect
-	// later batches.
+	// host. The caller must call each wait exactly once, in the order of the calls to Start. A batch that fails does
+	// not affect later batches.
 	//
 	// Other layers rely on these guarantees about ordering and waiting, and do not repeat them.
 	Start(b Batch, dst [][]float32) (wait func() error)
 	// Profile adds to p the timings of every batch that is started after this call, once that batch has been waited
-	// for. A nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports it.
+	// for. A nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports
+	// profiling.
 	Profile(p *Profile) bool
 	// Close frees the memory that Compile allocated. Every started batch must have been waited for.
 	Close() error
 }
 
-// Source is a host tensor from which a weight is loaded. A row holds the elements along the last dimension; a tensor of
-// one dimension is a single row.
+// Source is a tensor on the host, for example in a file, from which a weight is loaded. A row holds the elements along
+// the last dimension; a tensor of one dimension is a single row.
 type Source interface {
 	// Shape returns the dimensions, outermost first.
 	Shape() []int
@@ -103,8 +105,9 @@ type Weight interface {
 	Dims() (rows, cols int)
 }
 
-// StackedDims returns the dimensions of the parts stacked by rows. It checks that each part has the rank that role
-// requires: two, or one for a vector. Vectors are concatenated.
+// StackedDims returns the dimensions of the weight that results when the parts are stacked by rows or, for the role
+// Vector, concatenated. It returns an error if the parts have different numbers of columns, or if a part does not have
+// one dimension for a Vector and two for any other role.
 func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	if len(parts) == 0 {
 		return 0, 0, errors.New("a weight needs at least one part")
@@ -135,8 +138,8 @@ func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	return rows, cols, nil
 }
 
-// ReadStacked decodes rows of the parts stacked by rows, starting at row first, until dst is full. Each element of a
-// vector counts as a row.
+// ReadStacked reads the parts as one matrix, stacked by rows. It decodes rows, beginning with row first, into dst until
+// dst is full. Each element of a vector counts as a row.
 func ReadStacked(parts []Source, dst []float32, first int) error {
 	for _, p := range parts {
 		shape := p.Shape()
@@ -164,10 +167,10 @@ var ErrOutOfMemory = errors.New("out of memory")
 // backend may compute it.
 var ErrUnsupported = errors.New("unsupported operation")
 
-// OpError is an error in one operation.
+// OpError is an error in one operation or in a batch.
 type OpError struct {
 	Op     string // kind of the operation, for example "linear"
-	Shapes string // as returned by Program.Shapes, for example "[T 768]·[2304 768]ᵀ"
+	Shapes string // of the operands, such as "[T 768]·[2304 768]ᵀ", or the size of a batch
 	Err    error
 }
 

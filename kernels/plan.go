@@ -1,8 +1,8 @@
 package kernels
 
 // Precision is the set of types in which a value is stored. It is derived from the operations that read the value.
-// Norm, Pool, Output and the residual of a Linear read float32, because many blocks accumulate into these values.
-// Matrix products and attention read the operand type.
+// Norm, Pool, Output and the residual of a Linear read float32, because every block of a model adds to the residual
+// stream, where rounding errors would accumulate. Matrix products and attention read the operand type.
 type Precision uint8
 
 const (
@@ -16,21 +16,21 @@ const (
 type Plan struct {
 	Slots   []Slot
 	values  []int // index of each value's slot
-	scratch []int // index of the slot of each operation's workspace, or -1
+	scratch []int // index of the slot of each operation's workspace, or -1 if it has none
 }
 
-// Slot is memory that several values use one after the other. For each type in Precision it has a buffer whose rows
-// have Cols columns.
+// Slot is memory that several values use one after the other. For each type in Precision it has a buffer of Cols
+// columns, with one row per sequence if PerSequence is set and one row per token if not.
 type Slot struct {
 	Cols        int
-	Precision   Precision // both types if its values are stored twice
+	Precision   Precision // both types if each value is stored twice
 	PerSequence bool
 }
 
 // Slot returns the index of the slot of v.
 func (p Plan) Slot(v Value) int { return p.values[v] }
 
-// Scratch returns the index of the slot that holds the workspace of operation i, or -1.
+// Scratch returns the index of the slot that holds the workspace of operation i, or -1 if the operation has none.
 func (p Plan) Scratch(i int) int { return p.scratch[i] }
 
 // Needs describes a backend's memory requirements to the planner.
@@ -38,11 +38,11 @@ type Needs struct {
 	// Uniform is set if the operand type is float32. Every slot is then Float32.
 	Uniform bool
 	// Scratch returns the columns and the type of the workspace that an operation needs while it runs, or 0 columns if
-	// it needs none. A nil Scratch means that no operation needs any.
+	// the operation needs no workspace. A nil Scratch means that no operation needs workspace.
 	Scratch func(o Op) (cols int, as Precision)
 }
 
-// Precision returns the types in which v is read, or Float32 if nothing reads it.
+// Precision returns the types in which v is read, or Float32 if no operation reads v.
 func (p *Program) Precision(v Value) Precision {
 	if p.values[v].reads == 0 {
 		return Float32
@@ -50,10 +50,11 @@ func (p *Program) Precision(v Value) Precision {
 	return p.values[v].reads
 }
 
-// Plan assigns a slot to every value so that no two values that are live at the same time share a slot. There are two
-// exceptions: the result of a Norm may overwrite its input, and the result of a Linear its residual, if no later
-// operation reads the overwritten value and the types agree. This is safe because the same task reads each element
-// before it writes it. In all other cases an operation's results and inputs do not overlap.
+// Plan assigns a slot to every value so that no two values that are live at the same time share a slot. A value is live
+// until the last operation that reads it has run. There are two exceptions: the result of a Norm may overwrite its
+// input, and the result of a Linear may overwrite its residual, if no later operation reads the overwritten value and
+// the types agree. Overwriting is safe because the only task that reads an element is the one that overwrites it
+// afterwards. In all other cases an operation's results and inputs do not overlap.
 //
 // Slots are assigned in the order of the operations: each value gets the free slot of its type that is closest in size.
 func (p *Program) Plan(needs Needs) Plan {
@@ -88,7 +89,7 @@ func (p *Program) Plan(needs Needs) Plan {
 			a.plan.values[o.Out] = a.take(v.cols, a.kept(p.Precision(o.Out)), v.perSequence)
 		}
 		a.release(o, i, over)
-		if v.lastUse == i { // nothing reads it
+		if v.lastUse == i { // no operation reads the result
 			a.free = append(a.free, a.plan.values[o.Out])
 		}
 	}
@@ -103,7 +104,8 @@ type allocator struct {
 	free    []int // indices of the slots that hold no live value
 }
 
-// kept returns the types in which a backend stores a value that is read in the types as.
+// kept returns the types in which a backend stores a value. The parameter as contains the types in which operations
+// read the value.
 func (a *allocator) kept(as Precision) Precision {
 	if a.needs.Uniform {
 		return Float32
@@ -111,8 +113,9 @@ func (a *allocator) kept(as Precision) Precision {
 	return as
 }
 
-// take returns a slot of at least cols columns. If a free slot is large enough, it takes the smallest such slot.
-// Otherwise it enlarges the largest free slot. If no slot is free, it makes a new one.
+// take returns a slot of at least cols columns. Of the free slots with the same types and the same kind of rows, it
+// takes the smallest that is large enough. If all are too small, it enlarges the largest. If there is no such free
+// slot, it makes a new slot.
 func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	best := -1
 	for f, s := range a.free {

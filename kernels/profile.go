@@ -49,8 +49,7 @@ func (p *Profile) Ops() []OpTime {
 }
 
 // Describe returns the name of an operation for a Profile, and its FLOPs on a batch: perToken for each token, plus
-// perPair for each ordered pair of tokens of one sequence. In an OpError the operation is described by its kind and
-// Shapes instead.
+// perPair for each ordered pair of tokens of one sequence.
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -19,7 +19,7 @@ type Program struct {
 	ops        []Op
 	values     values
 	outputs    []Value
-	vocabulary int // number of rows of the smallest table
+	vocabulary int // number of rows of the smallest lookup table
 	err        error
 }
 
@@ -30,7 +30,7 @@ type value struct {
 	cols               int
 	perSequence        bool
 	reads              Precision
-	definedAt, lastUse int // index of the operation that writes it, and of the last that reads it
+	definedAt, lastUse int // index of the operation that computes the value, and of the last operation that reads it
 }
 
 // Op is one operation of a program.
@@ -45,17 +45,17 @@ type Operation interface {
 	name() string
 }
 
-// Embed looks up one row of a table for each token t. s is the sequence of the token:
+// Embed looks up one row of a table for each token t. id_t is the id of the token and s its sequence:
 //
 //	out[t] = Table[id_t] · scale_s + Type
 //
-// scale_s is Scale if Mask < 0. If Mask >= 0, token dropout is on: the rows of Mask tokens are zeroed before Type is
-// added, and scale_s = Scale / (1 − share of Mask tokens in the sequence), as in ESM-2 at inference (EsmEmbeddings in
-// transformers' modeling_esm.py).
+// scale_s is Scale if Mask < 0. If Mask >= 0, token dropout is on: the rows of tokens with the id Mask are zeroed
+// before Type is added, and scale_s = Scale / (1 − share of such tokens in the sequence), as in ESM-2 at inference
+// (EsmEmbeddings in transformers' modeling_esm.py).
 type Embed struct {
 	Table Weight  // Lookup [vocabulary, c]
 	Type  Weight  // Vector [1, c], or nil
-	Scale float32 // 1 for none
+	Scale float32 // factor of the rows; 1 leaves them unchanged
 	Mask  int32   // id of the mask token, or NoMask
 }
 
@@ -66,8 +66,8 @@ const NoMask int32 = -1
 //
 //	out = Then(x · Wᵀ + Bias) + add
 //
-// add is the residual, an argument of Program.Linear. A Linear has an activation or a residual, but not both: no model
-// needs both, and backends need not define their order.
+// add is the residual, an argument of Program.Linear. A Linear has an activation or a residual, but not both, because
+// no model needs both.
 type Linear struct {
 	W    Weight // Projection [out, in]
 	Bias Weight // Vector [1, out], or nil
@@ -80,7 +80,7 @@ type Activation uint8
 const (
 	// Identity leaves the product as it is.
 	Identity Activation = iota
-	// GELU is x · Φ(x), with Φ computed by erf.
+	// GELU is x · Φ(x). Φ, the normal distribution function, is computed by erf and not approximated by tanh.
 	GELU
 	// GEGLU multiplies the second half of the columns by GELU of the first half (Shazeer 2020): for a product z of 2c
 	// columns it is GELU(z[:, :c]) ⊙ z[:, c:].
@@ -103,8 +103,8 @@ func (a Activation) String() string {
 	return fmt.Sprintf("activation %d", uint8(a))
 }
 
-// Gates reports whether a multiplies the second half of the columns by a function of the first half, which halves their
-// number.
+// Gates reports whether a multiplies the second half of the columns by a function of the first half, so that the result
+// has half as many columns.
 func (a Activation) Gates() bool { return a == GEGLU }
 
 // Cols returns the number of columns of the result for a product of n columns.
@@ -145,15 +145,15 @@ type Attention struct {
 //	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
 //	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j
 //
-// The angle θ_j is computed in float32, as in the reference implementation.
+// The angle θ_j is computed in float32, as in ESM-2's own code.
 type Rotary struct {
 	QScale  float32
 	InvFreq []float32 // [d/2]
 }
 
-// Range is the operation of Program.Pool. It selects the rows of each sequence whose mean is computed: the rows without
-// the first Skip and the last Trim. If Limit is positive, only the first Limit of them are selected. An empty range is
-// an error in the batch.
+// Range is the operation of Program.Pool: the mean over a range of the rows of each sequence. The range leaves out the
+// first Skip rows and the last Trim rows. If Limit is positive, the range ends after at most Limit rows. A run refuses
+// a batch that contains a sequence for which the range is empty.
 type Range struct {
 	Skip, Trim, Limit int
 }
@@ -167,7 +167,8 @@ func (r Range) Of(n int) (from, to int) {
 	return from, max(from, to)
 }
 
-// Output is the operation that copies a value into a result of the run. The Output itself is the index of that result.
+// Output is the operation that copies a value into a result of the run. The Output is the index of that result in the
+// argument dst of Runner.Start.
 type Output int
 
 func (Embed) name() string     { return "embed" }
@@ -193,7 +194,7 @@ func (p *Program) Embed(o Embed) Value {
 }
 
 // Linear appends a Linear. x is [T, in]; add is a residual [T, out], or None. The result is [T, out], or [T, out/2] if
-// the activation gates.
+// the activation halves the columns (see Activation.Gates).
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
 	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
@@ -308,7 +309,7 @@ func (p *Program) Last(o Op) bool {
 	return o.Out != None && o.In != None && p.ops[p.values[o.In].lastUse].Out == o.Out
 }
 
-// Rows returns the number of rows of v for batch b: T or S.
+// Rows returns the number of rows of v for batch b: the number of tokens or of sequences.
 func (p *Program) Rows(v Value, b Batch) int {
 	if p.PerSequence(v) {
 		return b.Sequences()
@@ -336,7 +337,7 @@ func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 
 func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-// read records that the operation with index at reads v in type as.
+// read records that v is read, in the type as, by the operation with index at.
 func (vs values) read(v Value, as Precision, at int) {
 	if vs.has(v) {
 		vs[v].reads |= as

@@ -13,8 +13,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge measures the joining of shards with b.N records of 320 values in all. The shards have either
-// consecutive ranges of the records of one input, or interleaved blocks of them.
+// BenchmarkMerge measures the joining of shards that together have b.N records, each with an embedding of 320 values. A
+// shard has either consecutive records of the input, or every n-th block of 64 records, where n is the number of
+// shards.
 func BenchmarkMerge(b *testing.B) {
 	for _, shards := range []int{10, 1000} {
 		for _, interleaved := range []bool{false, true} {
@@ -26,13 +27,13 @@ func BenchmarkMerge(b *testing.B) {
 				}
 				var memory runtime.MemStats
 				runtime.ReadMemStats(&memory)
-				b.ReportMetric(float64(memory.Sys)/1e6, "MB") // all that the process has taken, for the shards as well
+				b.ReportMetric(float64(memory.Sys)/1e6, "MB") // memory of the process, also for writing the shards
 			})
 		}
 	}
 }
 
-// mergeOf writes shards with the given number of records in all, and returns a Merge that joins them.
+// mergeOf writes shards that together have the given number of records, and returns a Merge that joins them.
 func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	const dim = 320
 	root := b.TempDir()
@@ -59,8 +60,7 @@ func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	return m
 }
 
-// writeShard writes shard i, counted from 0, of an output o that has the given number of records in all shards
-// together.
+// writeShard writes shard i, counted from 0, of the output o. The number of records is that of all shards together.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})
@@ -74,7 +74,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 		}
 		index := k
 		if o.Interleaved {
-			index = (k/64*shards+i)*64 + k%64 // seqio.Part gives a shard every shards-th block of 64 records
+			index = (k/64*shards+i)*64 + k%64 // every shards-th block of 64 records belongs to shard i, see seqio.Part
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

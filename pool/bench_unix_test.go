@@ -20,12 +20,12 @@ import (
 	"seqembed/transformer"
 )
 
-// paced is a fake device that takes as long for its batches, one after the other, as a device of a given rate. If rate
-// is 0, it takes no time.
+// paced is a fake Embedder that computes its batches one after the other at a given rate. If rate is 0, a batch takes
+// no time.
 type paced struct {
 	dim, budget int
-	rate        float64   // in tokens per second
-	until       time.Time // when the last batch is finished
+	rate        float64   // rate of the device, in tokens per second
+	until       time.Time // time at which all batches started so far are finished
 }
 
 func (d *paced) Budget() int  { return d.budget }
@@ -51,16 +51,16 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 
 var benchParts = flag.Int("pool.parts", DefaultPartRecords, "Job.PartRecords of BenchmarkHost")
 
-// BenchmarkHost measures all work except that of the devices: reading, tokenizing, packing, queueing, joining and
-// writing on this machine's cores. The devices are fake: they take no time, or the time that follows from a given rate.
-// Core-seconds per million tokens show how many cores keep a GPU busy. busy is the share of the time in which the
-// devices have work.
+// BenchmarkHost measures the work on this machine's cores: reading, tokenizing, packing, queueing and writing. The
+// devices are fake: they take no time, or the time that follows from a given rate. The rate of a GPU in million tokens
+// per second, multiplied by the metric core-s/Mtoken, is the number of cores that keep the GPU busy. The metric %busy
+// is the percentage of the time in which the devices have work.
 func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string
 		letters  int
 		files    int
-		records  int // over all files
+		records  int // number of records in all files together
 		dim      int
 		rate     float64
 		alphabet string

@@ -6,9 +6,10 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// checkBeside starts a goroutine that checks the whole file while its first batches are computed. This finds a bad
-// record at the end before all other records have been computed. It starts none if the reader has already reached the
-// end of the file, or if the input can be read only once. The goroutine ends with the file.
+// checkBeside starts a goroutine that checks all records of the file while its first batches are computed. So a bad
+// record at the end of the file is found early. checkBeside starts no goroutine if the reader has already reached the
+// end of the file, or if the input can be read only once. The goroutine ends after the last record, or when the file's
+// context ends.
 func (f *fileJob) checkBeside() {
 	if f.complete || f.checked != nil || f.once() {
 		return
@@ -23,8 +24,8 @@ func (f *fileJob) checkBeside() {
 	})
 }
 
-// check reads the file to its end and returns an error that names all its bad records. It stops when the file's context
-// ends.
+// check reads the file to its end and returns an error that names all bad records. If check finds an error in a file
+// that has changed since it was opened, it returns an ErrChanged instead. It stops when the file's context ends.
 func (f *fileJob) check() error {
 	err := seqio.Check(f.ctx, f.Path, f.reading(f.Reading), func(r seqio.Record) error { return f.tooLong(f.label(), r) })
 	if changed := f.changed(); err != nil && changed != nil {
@@ -33,9 +34,9 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain replaces err, the error that ended the reading of the file, by an error that names all bad records of the
-// file. If there is none, it returns an ErrChanged if the file has changed, and err otherwise. For an input that can be
-// read only once, it always returns err.
+// explain replaces err, the error that ended the reading of the file, by the error that names all bad records. If no
+// record is bad, explain returns an ErrChanged for a file that has changed, and err for any other file. For an input
+// that can be read only once, it always returns err.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

@@ -15,8 +15,8 @@ import (
 )
 
 // TestBadRecordsAreFoundBesideTheFirstBatches checks that bad records at the end of a file are found early. The device
-// finishes no batch until the file has failed, so only the goroutine of checkBeside can find them. All of them must be
-// named, and good files must be written.
+// finishes no batch until the file has failed, so only the goroutine of checkBeside can find them. The error must name
+// all bad records, and good files must be written.
 func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(300)...)
@@ -57,7 +57,8 @@ func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 // TestInputThatChangesWhileItIsRead checks that an input that changes while it is read fails with ErrChanged and leaves
 // no output, whether or not its new content is valid.
 func TestInputThatChangesWhileItIsRead(t *testing.T) {
-	records := fasta(randomRecords(1, slices.Repeat(upTo(400), 10)...)) // more than is read before the first batch
+	// The reader reads only a part of these records before the first batch.
+	records := fasta(randomRecords(1, slices.Repeat(upTo(400), 10)...))
 	for name, change := range map[string]func(path string) error{
 		"grows": func(path string) error {
 			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -68,7 +69,7 @@ func TestInputThatChangesWhileItIsRead(t *testing.T) {
 			return errors.Join(err, f.Close())
 		},
 		"is emptied": func(path string) error { return os.Truncate(path, 0) },
-		"is overwritten": func(path string) error { // with as many letters, but others
+		"is overwritten": func(path string) error { // same size, other letters
 			return os.WriteFile(path, []byte(strings.ReplaceAll(records, "A", "G")), 0o666)
 		},
 		"is cut":     func(path string) error { return os.Truncate(path, int64(len(records)-3)) },
@@ -84,7 +85,7 @@ func TestInputThatChangesWhileItIsRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			path := writeFile(t, filepath.Join(b.in, "in.faa"), records)
-			old := time.Now().Add(-time.Minute) // so that a change at once has another time
+			old := time.Now().Add(-time.Minute) // so that the change gives the file another modification time
 			if err := os.Chtimes(path, old, old); err != nil {
 				t.Fatal(err)
 			}

@@ -12,25 +12,26 @@ import (
 // ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
 var ErrOutput = errors.New("cannot write to the output folder")
 
-// outputFolderError returns an error that wraps ErrOutput, for an operation that failed in the output folder. It drops
-// the path that err contains.
+// outputFolderError wraps err, the error of an operation in the output folder dir, in an error that wraps ErrOutput.
+// The result names dir and leaves out the path that err contains.
 func outputFolderError(dir string, err error) error {
 	return fmt.Errorf("%w %s: %w", ErrOutput, dir, cmp.Or(errors.Unwrap(err), err))
 }
 
-// claim says whether a run can write to its output folder, in which it has registered by store.Claim.
+// claim is the registration of a run in its output folder, made by store.Claim. It also says whether the run can write
+// there.
 type claim struct {
-	holder store.Holder // what other runs read about this one
-	err    error        // the reason why nothing can be written, or nil
+	holder store.Holder // description of this run, which other runs read
+	err    error        // reason why the run cannot write to the folder, or nil
 }
 
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
 // temporary files of killed runs. It returns a store.ErrInUse if another run with other settings is making outputs that
 // may have the same names. Runs with the same settings may share the folder, and so may runs of other models or
-// formats. If nothing can be written in the folder, Claim returns no error, but Job.Run does if it has something to
-// write. command is the command line of this run; other runs show it in their ErrInUse.
+// formats. If the folder cannot be written to, Claim returns no error. Job.Run then returns an ErrOutput if it has
+// something to write. command is the command line of this run; other runs show it in their ErrInUse.
 //
-// If Claim was not called before, Run claims the folder for its own job.
+// Job.Run calls Claim for its own job if the caller has not.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
 	h := store.ThisProcess(command)
 	h.Outputs = map[string]store.Entry{}
@@ -61,8 +62,8 @@ func Claim(command string, jobs ...*Job) (release func(), err error) {
 	}, nil
 }
 
-// clash returns the first difference in settings between the outputs of these jobs and those of another run that may
-// have the same file names (see Output.kind). It returns "" if there is none.
+// clash compares the settings of these jobs with those of another run whose outputs may have the same file names (see
+// Output.kind). It returns the first difference, or "" if there is none.
 func clash(jobs []*Job, other store.Holder) string {
 	for _, j := range jobs {
 		if had, ok := other.Outputs[j.Output.kind()]; ok {
@@ -74,11 +75,11 @@ func clash(jobs []*Job, other store.Holder) string {
 	return ""
 }
 
-// kind returns a key. Two outputs have the same key if their files may have the same names.
+// kind returns a key that is the same for two outputs if their files may have the same names.
 func (o Output) kind() string { return o.Label + "." + string(o.Format) + o.Shard }
 
-// removeLeftovers removes temporary files of killed runs from the output folder, and from the folders in it to which
-// the outputs of files are written. It ignores errors, because the run does not depend on it.
+// removeLeftovers removes the temporary files of killed runs from the output folder, and from the folders in it to
+// which the outputs of files are written. It ignores errors, because a leftover file does no harm.
 func (o Output) removeLeftovers(files []File) {
 	seen := map[string]bool{o.Dir: true}
 	_, _ = store.RemoveLeftovers(o.Dir)

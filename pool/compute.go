@@ -15,15 +15,16 @@ type worker struct {
 	*run
 	device   Device
 	embedder Embedder
-	budget   int // maximum number of tokens in a batch: that of the embedder, halved each time the memory is too small
+	budget   int // maximum of tokens in a batch: Embedder.Budget, halved each time a batch does not fit the memory
 
-	pending  []batch       // packed but not started
-	inFlight []batch       // started, in order; at most Device.Ahead+1
-	finished time.Time     // when the last batch finished
-	waited   time.Duration // time without work since the last batch
+	pending  []batch       // batches that are packed but not started
+	inFlight []batch       // batches that are started but not finished, in order; at most Device.Ahead+1
+	finished time.Time     // time at which the last batch finished; zero before the first
+	waited   time.Duration // time for which the device has had no work since the last batch
 }
 
-// batch is a set of sequences of one span that are computed together.
+// batch is a set of sequences that are computed together. All belong to one span, which is a list of consecutive
+// records.
 type batch struct {
 	span    *span
 	members []*sequence
@@ -32,8 +33,8 @@ type batch struct {
 	finish  func() ([][]float32, error)
 }
 
-// work opens a device, starts a reader for it, and computes until the run ends or the device is lost. All unfinished
-// spans of a lost device go back to the queue.
+// work opens a device, starts a reader for it, and computes until the run ends or the device is lost. The unfinished
+// spans of records of a lost device go back to the queue.
 func (r *run) work(d Device) {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
@@ -61,8 +62,8 @@ func (r *run) work(d Device) {
 	}
 }
 
-// compute computes spans until the run ends, or until the device fails. In the second case it returns the span on which
-// the device failed.
+// compute computes spans of records until the run ends or the device fails. After a failure, it returns the span on
+// which the device failed, and the error.
 func (w *worker) compute() (*span, error) {
 	for {
 		for len(w.inFlight) <= w.device.Ahead {
@@ -88,8 +89,8 @@ func (w *worker) compute() (*span, error) {
 	}
 }
 
-// next takes a span from the queue. If the queue is empty and the device has work, next returns nil at once. If the
-// device is idle, next waits for a span. It returns nil when the run has ended.
+// next takes a span of records from the queue. If the queue is empty and the device has work, next returns nil at once.
+// If the device is idle, next waits for a span. It returns nil when the run has ended.
 func (w *worker) next() *span {
 	select {
 	case s := <-w.spans:
@@ -109,15 +110,15 @@ func (w *worker) next() *span {
 	}
 }
 
-// pack divides those sequences of a span that must be computed into batches, and adds these to w.pending. A span
-// without such sequences is complete at once.
+// pack divides the sequences of a span that must be computed into batches, and adds the batches to w.pending. A span in
+// which no sequence must be computed is complete at once.
 func (w *worker) pack(s *span) {
 	s.device, s.work = w.device.Name, 0
 	var sequences []*sequence
 	for _, rec := range s.records {
 		for _, window := range rec.windows {
 			if seq := window.seq; !window.repeated && !seq.stored {
-				seq.result, seq.failure = nil, nil // may be left by a lost device
+				seq.result, seq.failure = nil, nil // a lost device may have set them
 				sequences = append(sequences, seq)
 				s.work += seq.tokens()
 			}
@@ -141,9 +142,9 @@ func (w *worker) mustWait() bool {
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()
 }
 
-// start starts the first pending batch. If the batch is over the budget, which may have been halved since, start
-// divides it into several and starts the first of these. It drops a batch whose file has failed. After the run has
-// ended, it drops every batch.
+// start starts the first pending batch. If the budget was halved after the batch was packed, the batch may be over the
+// budget; start then divides it into several batches and starts the first of them. It drops a batch whose file has
+// failed. After the run has ended, it drops every batch.
 func (w *worker) start() {
 	b := w.pending[0]
 	if b.span.file.ctx.Err() != nil {
@@ -168,7 +169,7 @@ func (w *worker) start() {
 }
 
 // finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
-// halves the worker's budget and returns the batch to w.pending. If it has none for a batch of a single sequence,
+// halves the worker's budget and returns the batch to w.pending. If the device has no memory for a single sequence,
 // finish calls leaveOut. Any other error is a failure of the device; finish returns it with the span of the batch.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
@@ -182,7 +183,7 @@ func (w *worker) finish() (*span, error) {
 	s, tokens := b.span, len(b.input.IDs)
 	switch {
 	case errors.Is(err, kernels.ErrOutOfMemory) && len(b.members) > 1:
-		if tokens <= w.budget { // the batch was started after the last halving
+		if tokens <= w.budget { // a batch from before the last halving does not halve the budget again
 			w.budget = tokens / 2
 			w.Observer.BudgetHalved(w.device.Name, w.budget, err)
 		}
@@ -205,7 +206,7 @@ func (w *worker) finish() (*span, error) {
 }
 
 // leaveOut ends the work on a sequence that does not fit the memory of a device. If the user has asked to skip bad
-// records, the records with the sequence get no rows. Otherwise the file fails, because the rows of an output must not
+// records, all records with this sequence get no rows. Otherwise the file fails, because the rows of an output must not
 // depend on the memory that is free at the moment.
 func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
 	if s.failure = err; w.Reading.OnBad != seqio.BadSkip {
@@ -215,7 +216,7 @@ func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
 }
 
 // distribute stores in each sequence of a batch its part of the batch's results, column by column. A sequence to which
-// later records may refer gets a copy, so that it does not keep the results of the whole batch in memory.
+// later records may refer gets a copy, so that the results of the whole batch do not stay in memory with it.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
 		for c, column := range w.Output.Columns {
@@ -234,7 +235,8 @@ func (w *worker) distribute(results [][]float32, b batch) {
 	}
 }
 
-// complete tells the writer of the span's file that the span is computed. It resets the count of failures in a row.
+// complete tells the writer of the span's file that the span is computed. It sets the number of device failures in a
+// row to 0.
 func (w *worker) complete(s *span) {
 	w.mu.Lock()
 	w.failures = 0
@@ -243,7 +245,8 @@ func (w *worker) complete(s *span) {
 }
 
 // drain waits for all batches in flight and ignores their results, because the device is lost. It returns the spans
-// that must be computed again: the argument first, then those of the batches in flight and pending.
+// that must be computed again: the argument first, which is the span on which the device failed, and the spans of all
+// batches in flight and pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

@@ -25,8 +25,8 @@ func (f *fake) failing(at ...int64) {
 	}
 }
 
-// addFiles adds n files of one small record each, the largest first. A single device computes them in this order, one
-// batch for each file.
+// addFiles adds n files of one small record each, the largest first. A single device computes the files in this order,
+// one batch for each file.
 func (b *bench) addFiles(n int) {
 	b.Helper()
 	for i := range n {
@@ -123,7 +123,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		t.Errorf("%d finished, %d failed", len(s.Files), len(s.Failed))
 	}
 
-	// A bad file between two device failures does not set the number of failures in a row to 0.
+	// The run must end after three failures of devices, although bad files come between the failures.
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.job.Devices = nil
@@ -135,7 +135,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		}
 		b.addFiles(5)
 		for i := range 5 {
-			// In order of size, these files come between the first and the second file.
+			// In descending order of size, the bad files come between the first and the second good file.
 			b.add(fmt.Sprintf("bad%d.faa", i), fmt.Sprintf(">a!b\n%s\n>b\nM!V\n", strings.Repeat("M", 54)))
 		}
 		s, err := b.job.Run(t.Context())
@@ -150,7 +150,7 @@ func TestLostDevice(t *testing.T) {
 	b := newBench(t)
 	broken, failed := &fake{columns: oneMean}, make(chan struct{})
 	broken.fault = func(kernels.Batch) error { close(failed); return errBroken }
-	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // makes both devices take a file
+	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // lasts until the broken device has a batch, too
 	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
 	var inputs [][]entryOf
 	for i := range 5 {
@@ -238,7 +238,7 @@ func TestModelThatDevicesDoNotCompute(t *testing.T) {
 	b.wantNames()
 }
 
-// planStdin replaces standard input by a pipe with the given content, and adds it to the inputs of the job.
+// planStdin replaces standard input by a pipe with the given content, and adds standard input to the files of the job.
 func (b *bench) planStdin(content string) {
 	b.Helper()
 	read, write, err := os.Pipe()
@@ -246,7 +246,7 @@ func (b *bench) planStdin(content string) {
 		b.Fatal(err)
 	}
 	go func() {
-		// Fails if the reader stops early, which the test detects elsewhere.
+		// The write fails if the reader stops early. The test detects that elsewhere.
 		_, _ = write.WriteString(content)
 		write.Close()
 	}()

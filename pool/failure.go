@@ -23,7 +23,7 @@ const OutputFailure = "output"
 // FailedFiles is the name of the file in the output folder that lists failed input files.
 const FailedFiles = "failed_files.txt"
 
-// Failure is an input file that could not be embedded.
+// Failure is an input file that could not be embedded, or an output whose shards could not be joined.
 type Failure struct {
 	Path string
 	Type string // missing, permission, format, record, memory, changed, OutputFailure, device or other
@@ -72,8 +72,8 @@ func (f Failure) line() string {
 	return escape(f.Path, "|%") + "|" + f.Type + "|" + escape(message, "|") + "\n"
 }
 
-// escape returns s with some bytes replaced by %XX: the given characters, those that do not print, and bytes that are
-// not UTF-8.
+// escape returns s with some bytes replaced by %XX: the given characters, characters that do not print, and bytes that
+// are not UTF-8.
 func escape(s, characters string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -91,7 +91,8 @@ func escape(s, characters string) string {
 	return b.String()
 }
 
-// absolute returns the absolute form of a path. It identifies a failed input in whatever form the user wrote the path.
+// absolute returns the absolute form of a path, so that all forms of a path identify the same input. It returns "-",
+// which stands for standard input, unchanged.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil && path != "-" {
 		return abs
@@ -103,14 +104,14 @@ func absolute(path string) string {
 func parseLine(line string) Failure {
 	fields := append(strings.SplitN(strings.TrimSuffix(line, "\n"), "|", 3), "", "")
 	f := Failure{Path: fields[0], Type: fields[1], Err: errors.New(fields[2])}
-	if path, err := url.PathUnescape(f.Path); err == nil { // fails only for a line that this program has not written
+	if path, err := url.PathUnescape(f.Path); err == nil { // an error means that another program has written the line
 		f.Path = path
 	}
 	return f
 }
 
-// ReadFailures returns the failures that are listed in FailedFiles in folder dir. If there is no such file, it returns
-// none, and no error.
+// ReadFailures returns the failures that are listed in FailedFiles in the folder dir. If there is no such file, the
+// list is empty.
 func ReadFailures(dir string) (list []Failure, err error) {
 	content, err := os.ReadFile(filepath.Join(dir, FailedFiles))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -122,9 +123,9 @@ func ReadFailures(dir string) (list []Failure, err error) {
 	return list, err
 }
 
-// WriteFailures adds the failures of a run to FailedFiles in folder dir, which it creates if needed. It removes the
-// earlier lines for the paths in done and in failed, and keeps all other lines. If no line is left, it removes the
-// file.
+// WriteFailures adds the failures of a run to FailedFiles in the folder dir. It creates the folder and the file if
+// needed. It removes the lines of earlier runs for the paths in done and in failed, and keeps all other lines. If no
+// line is left, it removes the file.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {

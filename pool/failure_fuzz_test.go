@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// FuzzFailureLine checks that a failure of any input with any message is one line of FailedFiles, without characters
-// that change a terminal, from which the path can be read again. A line of anything else must be readable, too.
+// FuzzFailureLine checks that a Failure with any path and any message becomes one line of FailedFiles. The line must
+// contain no character that controls a terminal, and parseLine must return the path from it. parseLine must not panic
+// for any other line.
 func FuzzFailureLine(f *testing.F) {
 	for _, c := range [][2]string{{"a.faa", "bad"}, {"a|b%.faa", "x|y\nz"}, {"\x1b]0;x\a.faa", "\x1b[31m"}, {"caf\xe9.faa", "\xff\u2028"}, {"=1+1|x", ""}, {"a\nb", "%0A"}} {
 		f.Add(c[0], c[1])

@@ -60,7 +60,7 @@ func TestOneBadFileOfThree(t *testing.T) {
 				t.Errorf("%s contains %q, want %q", FailedFiles, got, want)
 			}
 
-			// After the file is repaired, a second run computes it and removes the list.
+			// After the file is repaired, a second run computes it and removes the list of failed files.
 			writeFile(t, bad, ">now\nMKV\n")
 			if c.name == "bad.fastq" {
 				writeFile(t, bad, "@now\nMKV\n+\nIII\n")
@@ -112,8 +112,8 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestPipeThatCannotBeOpened checks that the failure of a pipe that cannot be opened has the type of its cause, and not
-// the type "format".
+// TestPipeThatCannotBeOpened checks that the failure of a pipe that cannot be opened has the type of the cause, here
+// "permission", and not the type "format".
 func TestPipeThatCannotBeOpened(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "pipe.fa", Err: fs.ErrPermission}
 	f := File{Input: seqio.Input{Path: "pipe.fa"}}
@@ -179,8 +179,8 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	}
 }
 
-// TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, in whatever form it is given
-// their paths.
+// TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, in whatever form their paths
+// are given.
 func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	t.Chdir(t.TempDir())
 	failure := func(path, message string) []Failure { return []Failure{{path, "format", errors.New(message)}} }
@@ -202,7 +202,7 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 			t.Errorf("%q, want %q: %v", got, c.want, err)
 		}
 	}
-	// The first line is one of another program, and the last line was cut.
+	// The first line is by another program, and the last line is incomplete.
 	writeFile(t, "out/"+FailedFiles, "50%.fa|format|odd\nc.fa|for")
 	if err := WriteFailures(t.Context(), "out", []string{"50%.fa"}, failure("d.fa", "bad")); err != nil {
 		t.Fatal(err)
@@ -212,9 +212,9 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	}
 }
 
-// TestOutputThatCannotBeWritten checks two kinds of folders that cannot be written. If it is the output folder, the run
-// ends with an error before any device is opened. If it is a folder below the output folder, only the files whose
-// outputs belong there fail.
+// TestOutputThatCannotBeWritten checks two kinds of folders that cannot be written. If the output folder cannot be
+// written, the run ends with an error before any device is opened. If a folder below the output folder cannot be
+// written, only the files whose outputs belong there fail.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")

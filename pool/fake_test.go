@@ -28,7 +28,7 @@ import (
 	"seqembed/transformer"
 )
 
-// fakeDim is the number of values in an embedding of the fake.
+// fakeDim is the number of values in an embedding of a fake device.
 const fakeDim = 5
 
 // tokenState returns the hidden state that a fake device has for a token. It depends on the id, the position and the
@@ -38,8 +38,8 @@ func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings are easy to compute. Its poolings Mean, Max and Residues cover all tokens of a
-// sequence except the first and the last.
+// fake is a device for tests: an Embedder whose embeddings are easy to compute. Its poolings Mean, Max and Residues
+// cover all tokens of a sequence except the first and the last.
 type fake struct {
 	columns []store.Column
 	memory  int                              // number of tokens in the largest batch that fits; 0 means unlimited
@@ -52,14 +52,14 @@ type fake struct {
 	calls    atomic.Int64
 	closed   atomic.Int64
 
-	opened, broke bool // set by individual tests
-
+	// Tests that need these fields set opened when Open returns the device, and broke when a batch fails.
+	opened, broke bool
 }
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes nothing before finish is called, like a device that computes while the host goes on. So if the caller
-// changes the batch in the meantime, the results are wrong.
+// Start computes nothing before finish is called, like a device that computes while the host goes on. If the caller
+// changes the batch before finish is called, the results are wrong.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.inFlight.Add(1)
@@ -98,10 +98,11 @@ func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 	return results, nil
 }
 
-// oneMean has the only column of a new bench: the mean of layer 7.
+// oneMean has the only column of a test job from newBench: the mean of layer 7.
 var oneMean = []store.Column{{Pooling: store.Mean, Layer: 7}}
 
-// fakeCovered is the Job.Covered that agrees with the fake: the range of the n tokens of a sequence that p covers.
+// fakeCovered is the Job.Covered that agrees with fake: it returns the range of the n tokens of a sequence that the
+// pooling p covers.
 func fakeCovered(p store.Pooling, n int) (from, to int) {
 	switch p {
 	case store.CLS:
@@ -117,8 +118,8 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// embed returns the fake's result for one sequence and column: one row for a pooling per record, otherwise a row for
-// each token.
+// embed returns the fake device's result for one sequence and column: one row for a pooling per record, and a row for
+// each token for any other pooling.
 func (f *fake) embed(ids []int32, column int) []float32 {
 	var row []float32
 	pooling := f.columns[column].Pooling
@@ -148,7 +149,7 @@ func (f *fake) embed(ids []int32, column int) []float32 {
 	return row
 }
 
-// device returns a Device with the given name that opens the fake.
+// device returns a Device with the given name whose Open returns f.
 func (f *fake) device(name string) Device {
 	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
 }
@@ -165,8 +166,8 @@ type recorder struct {
 	skipped  []string
 	resumed  []string
 	written  []string
-	restored int64    // number of records of earlier runs
-	dropped  []string // arguments of PartsDropped
+	restored int64    // sum of the numbers of records that FileContinued has reported
+	dropped  []string // arguments of PartsDropped, as file: reason
 	finished []FileReport
 	failed   []Failure
 
@@ -333,8 +334,8 @@ type bench struct {
 	seen    *recorder
 }
 
-// newBench returns a bench whose Job has no files yet and one fake device, which computes at most 64 tokens in a batch.
-// It checks at the end of the test that no goroutine is left.
+// newBench returns a bench whose Job has no files yet and one fake device, with at most 64 tokens in a batch. At the
+// end of the test it checks that no goroutine is left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{}, seen: &recorder{}}
@@ -348,7 +349,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// setColumns sets the columns of the output and of the fake.
+// setColumns sets the columns of the output and of the fake device.
 func (b *bench) setColumns(columns ...store.Column) {
 	b.job.Output.Columns, b.fake.columns = columns, columns
 }
@@ -371,7 +372,7 @@ func (b *bench) checkWritten(file string, records []entryOf) {
 	}
 }
 
-// again returns a copy of b with the same Job but a new fake and a new observer, for a second run.
+// again returns a copy of b with the same Job but a new fake device and a new observer, for a second run.
 func (b *bench) again() *bench {
 	next := *b
 	job := *b.job
@@ -382,7 +383,7 @@ func (b *bench) again() *bench {
 	return &next
 }
 
-// add writes an input file and adds it to the job. It returns its path.
+// add writes an input file, adds it to the job, and returns its path.
 func (b *bench) add(name, content string) string {
 	b.Helper()
 	path := writeFile(b, filepath.Join(b.in, name), content)
@@ -437,8 +438,8 @@ func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, er
 	panic("unreachable")
 }
 
-// wanted returns the embedding of a column that a record must have: the one that the fake computes for the record
-// alone.
+// wanted returns the embedding of a column that a record must have: the one that the fake device computes for the
+// record alone.
 func (b *bench) wanted(seq string, column int) []float32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
 	result := b.fake.embed(ids, column)
@@ -449,13 +450,13 @@ func (b *bench) wanted(seq string, column int) []float32 {
 	return result
 }
 
-// rows reads the NumPy output for the input called name. There is a row for each record.
+// rows reads the NumPy output for the input called name. It returns the ids and the embeddings of the records.
 func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 	b.Helper()
 	return b.rowsOf(name, !b.job.Output.Columns[0].Pooling.PerRecord())
 }
 
-// rowsOf reads the .npz or the .npy file of an output. There is a row for each record.
+// rowsOf reads the .npz or the .npy file of an output. It returns the ids and the embeddings of the records.
 func (b *bench) rowsOf(name string, npz bool) (ids []string, rows [][]float32) {
 	b.Helper()
 	stem := filepath.Join(b.out, name+".fake")
@@ -515,7 +516,7 @@ func parseNpy(t testing.TB, content []byte) (rows int, values []float32) {
 }
 
 // check checks that the output for the input called name has a row for each of the records, in order, with the
-// embedding that the fake computes for the record alone.
+// embedding that the fake device computes for the record alone.
 func (b *bench) check(name string, records []entryOf) {
 	b.Helper()
 	ids, rows := b.rows(name)
@@ -529,7 +530,7 @@ func (b *bench) check(name string, records []entryOf) {
 	}
 }
 
-// outputs returns the contents of the output folder, by relative path.
+// outputs returns the contents of the output folder, by path relative to the folder.
 func (b *bench) outputs() map[string]string {
 	b.Helper()
 	found := make(map[string]string)
@@ -547,7 +548,7 @@ func (b *bench) outputs() map[string]string {
 	return found
 }
 
-// names returns the sorted relative paths in the output folder.
+// names returns the paths of all files in the output folder, relative to the folder and sorted.
 func (b *bench) names() []string { return slices.Sorted(maps.Keys(b.outputs())) }
 
 func (b *bench) wantNames(names ...string) {
@@ -568,7 +569,7 @@ func outputsOf(names ...string) []string {
 }
 
 // noLeak checks at the end of the test that no goroutine is left that runs code of this module. Goroutines of Go's
-// runtime, such as the one that closes forgotten files, come and go.
+// runtime, such as the one that closes forgotten files, do not count, because they come and go at any time.
 func noLeak(t *testing.T) {
 	before, _ := goroutines()
 	t.Cleanup(func() {

@@ -15,11 +15,11 @@ import (
 // could not be written for this reason do not count as failed.
 var ErrFolderGone = errors.New("it, or files in it, were removed, moved or replaced during the run")
 
-// folder is the output folder of a run. The folder and its manifest are kept open, so that no other file can get the
-// same identity (device and inode).
+// folder is the output folder of a run. The folder and the manifest of outputs in it are kept open. Otherwise the
+// system could give their identity (device and inode), by which gone recognizes them, to a new file.
 type folder struct {
 	dir            string
-	self, manifest *os.File // manifest is nil until there is one
+	self, manifest *os.File // the open folder and manifest; manifest is nil until the file exists
 }
 
 func openFolder(dir string) (*folder, error) {
@@ -35,17 +35,18 @@ func openFolder(dir string) (*folder, error) {
 // openManifest opens the manifest if it exists and is not open yet.
 func (f *folder) openManifest() {
 	if f.manifest == nil {
-		f.manifest, _ = os.Open(filepath.Join(f.dir, store.ManifestName)) // nil after an error
+		f.manifest, _ = os.Open(filepath.Join(f.dir, store.ManifestName)) // nil if the manifest does not exist
 	}
 }
 
 func (f *folder) close() {
 	f.self.Close()
-	f.manifest.Close() // returns an error if the file is nil
+	f.manifest.Close() // if manifest is nil, this only returns an error
 }
 
 // make creates the folder of an output inside f; below is its path relative to f. If f itself is gone, make fails and
-// does not create f again, because the new folder would have some of the outputs but not the manifest of the others.
+// does not create f again, because the new folder would have the outputs of the rest of the run, but not the manifest
+// of the earlier ones.
 func (f *folder) make(below string) error {
 	dir := f.dir
 	for name := range strings.SplitSeq(below, string(filepath.Separator)) {
@@ -62,7 +63,7 @@ func (f *folder) gone() bool {
 	lost := func(held *os.File, path string) bool {
 		had, err := held.Stat()
 		if err != nil {
-			return false // treated as not gone, because its state is unknown
+			return false // held is nil, or its state is unknown
 		}
 		now, err := os.Stat(path)
 		return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(had, now)
@@ -84,8 +85,8 @@ func (r *run) checkFolder(err error) error {
 	return gone
 }
 
-// create returns a writer for an output, and creates the folder for it inside the output folder. If the output folder
-// itself is gone, create ends the run.
+// create returns a writer for an output, and creates the folder of the output inside the output folder. If the output
+// folder itself is gone, create ends the run.
 func (r *run) create(s store.Spec) (store.Writer, error) {
 	if err := r.checkFolder(nil); err != nil {
 		return nil, err

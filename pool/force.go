@@ -22,14 +22,14 @@ const ForcePrefix = ".force-"
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
-	// Outputs are the main files of the outputs, relative to the folder.
+	// Outputs are the paths of the outputs' main files (see Output.Main), relative to the output folder.
 	Outputs []string `json:"outputs"`
 }
 
 // forcePath returns the path of the file that describes a run of this job with Job.Force (see ForcePrefix).
 func (j *Job) forcePath() string {
 	sum := sha256.New()
-	settings, _ := json.Marshal(j.Output.Template) // strings and numbers cannot fail
+	settings, _ := json.Marshal(j.Output.Template) // cannot fail for an Entry
 	sum.Write(settings)
 	for _, f := range j.Files {
 		s := j.Output.spec(f)
@@ -50,8 +50,9 @@ func (r *run) continueForce() {
 	}
 }
 
-// beginForce writes the file that describes a run with Job.Force (see ForcePrefix), unless the run continues an
-// interrupted one. It also removes the results that interrupted runs have kept, so that everything is computed again.
+// beginForce writes the file that describes a run with Job.Force (see ForcePrefix). It also removes the results that
+// interrupted runs have kept (see parts), so that everything is computed again. It does nothing if the run continues an
+// interrupted run with Job.Force.
 func (r *run) beginForce() error {
 	if !r.Force || r.forcedRun != nil {
 		return nil
@@ -72,9 +73,10 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more.
-// A run calls it, with or without Job.Force, if no file has failed. It removes the file of the same job. It removes
-// that of another job if every output of that job has been finished since its run began, or belongs to this run.
+// endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more. A
+// run calls it, with or without Job.Force, if no file has failed. It removes the file of this job. It removes the file
+// of another job if each output of that job belongs to this run or has been finished since that job began. It also
+// removes that file if the manifest has fewer lines than when that job began, because the manifest is then another one.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // most runs have no such file
 	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")
@@ -89,14 +91,14 @@ func (r *run) endForce() {
 		path, other := filepath.Join(r.Output.Dir, name), forcedRun{}
 		content, err := os.ReadFile(path)
 		if err != nil || json.Unmarshal(content, &other) != nil {
-			continue // being written, or removed in the meantime
+			continue // another process is writing it, or has removed it
 		}
 		left := slices.ContainsFunc(other.Outputs, func(output string) bool {
 			output = filepath.Join(r.Output.Dir, filepath.FromSlash(output))
 			entry, _, _ := r.manifest.Find(output)
 			return !mine[output] && (r.manifest.Line(output) <= other.Lines || entry.Finished.IsZero())
 		})
-		if !left || other.Lines > r.manifest.Lines() { // or it belongs to a manifest that is gone
+		if !left || other.Lines > r.manifest.Lines() { // fewer lines: the manifest was replaced
 			_ = os.Remove(path) // if this fails, the next run tries again
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"seqembed/kernels"
 )
 
-// bigFile returns a bench with one file that the reader divides into about forty spans, and with the given number of
-// fake devices, which compute at most 8 tokens in a batch.
+// bigFile returns a bench with one file, which the reader divides into about forty spans of records, and with the given
+// number of fake devices, with at most 8 tokens in a batch.
 func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entryOf) {
 	b = newBench(t)
 	b.job.Devices = nil
@@ -28,7 +28,8 @@ func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entr
 	return b, fakes, records
 }
 
-// barrier makes each device wait in its first batch until all devices have one, so that all of them take part.
+// barrier makes each device wait in its first batch until all devices have one, so that all devices take part in the
+// run.
 func barrier(t *testing.T, fakes ...*fake) {
 	var arrived atomic.Int64
 	all := make(chan struct{})
@@ -75,7 +76,7 @@ func TestIdleDevicesHelp(t *testing.T) {
 }
 
 // TestLostHelper checks that a file that several devices compute together is complete and correct if one of the devices
-// is lost, whichever device's reader has opened the file.
+// is lost, no matter which device's reader has opened the file.
 func TestLostHelper(t *testing.T) {
 	for range 20 {
 		b, fakes, records := bigFile(t, 3)
@@ -98,8 +99,8 @@ func TestLostHelper(t *testing.T) {
 	}
 }
 
-// TestAllHelpersLost checks that three failures of devices in a row end the run, whichever files they were computing.
-// At most one file may fail, which happens if two devices failed on the same records.
+// TestAllHelpersLost checks that three failures of devices in a row end the run, no matter which files the devices were
+// computing. At most one file may fail, which happens if two devices failed on the same records.
 func TestAllHelpersLost(t *testing.T) {
 	b, fakes, _ := bigFile(t, 3)
 	b.addFiles(1)

@@ -16,17 +16,17 @@ type copier struct {
 	ctx    context.Context
 	out    store.Writer
 	header string // header that every shard of the output has
-	input  string // path of the input, for errors
+	input  string // path of the input, for error messages
 	ids    *seqio.IDs
-	id     string // id of the latest record
-	last   int64  // index of the latest record
+	id     string // id of the latest record in the joined output
+	last   int64  // index of the latest record in the input; -1 before the first
 }
 
-// cursor reads the rows of one shard. It holds the next row.
+// cursor reads the rows of one shard, one after the other.
 type cursor struct {
 	*store.Shard
 	piece piece
-	row   *store.Row // nil at the end
+	row   *store.Row // the next row; nil at the end of the shard
 }
 
 // copyAll copies the rows of all shards of an output in the order of its input. If the shards have consecutive ranges
@@ -72,7 +72,7 @@ func (c *copier) interleave(pieces []piece) error {
 		if k.row == nil {
 			return nil
 		}
-		others := uint64(beyondAll) // the least index of the next rows of the other shards
+		others := uint64(beyondAll) // least index among the next rows of the other shards
 		for _, other := range cursors {
 			if other != k {
 				others = min(others, other.index())
@@ -92,10 +92,10 @@ func (c *copier) interleave(pieces []piece) error {
 	}
 }
 
-// beyondAll is an index that no record has.
+// beyondAll is greater than the index of any record.
 const beyondAll = 1 << 63
 
-// index returns the position of the next row's record, or beyondAll at the end.
+// index returns the index in the input of the next row's record, or beyondAll at the end of the shard.
 func (k *cursor) index() uint64 {
 	if k.row == nil {
 		return beyondAll
@@ -103,7 +103,8 @@ func (k *cursor) index() uint64 {
 	return uint64(k.row.Index)
 }
 
-// advance reads the next row. At the end it compares the digest of the file with that of the manifest.
+// advance reads the next row. At the end of the shard it returns an error if the shard's digest differs from the one in
+// the manifest.
 func (k *cursor) advance() (err error) {
 	k.row, err = k.Next()
 	if err == io.EOF {
@@ -115,8 +116,8 @@ func (k *cursor) advance() (err error) {
 	return err
 }
 
-// write writes a row to the joined output. It applies the policy for repeated ids to the id of the row's record. The
-// rows of one record, its windows, have the same index and get the same id.
+// write writes a row to the joined output. It applies the policy for repeated ids to the id of the row's record. If a
+// record has a row for each of its windows, these rows have the same index and get the same id.
 func (c *copier) write(r store.Row) error {
 	if r.Index != c.last {
 		var ok bool

@@ -142,7 +142,8 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestManifestsGrow checks that another run into the same folder appends its entries.
+// TestManifestsGrow checks that a second run into the same folder appends its entries to the manifest and keeps those
+// of the first run.
 func TestManifestsGrow(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)

@@ -16,16 +16,17 @@ import (
 	"seqembed/internal/store"
 )
 
-// Merge joins the shards in several folders to the outputs that a single run would have written, byte for byte.
+// Merge joins the shards (see Shard) in several folders to the outputs that a single run would have written, byte for
+// byte.
 type Merge struct {
 	Dirs         []string // folders with shards; a folder may have several shards
 	Out          string   // folder for the outputs
 	AllowMissing bool     // joins the shards that are there, even if others are missing
-	Duplicates   string   // policy for a repeated id: error or suffix; "" keeps that of the shards
-	Force        bool     // replaces outputs that differ
+	Duplicates   string   // policy for a repeated id: error or suffix; "" means the policy of the shards
+	Force        bool     // replaces outputs that were made with other settings or from another input
 	Command      string   // command line of this run; other runs show it in their ErrInUse
 
-	plans    map[string]*foundPlan // plans of the shards (see PlanPrefix), by the names of their files
+	plans    map[string]*foundPlan // plans of the shards (see PlanPrefix), by the names of the plan files
 	absent   []Failure             // outputs of which there is no shard
 	manifest *store.Manifest       // manifest of the folder Out
 }
@@ -34,7 +35,7 @@ type Merge struct {
 type Merged struct {
 	Path    string
 	Records int64
-	Resumed bool     // it was complete already
+	Resumed bool     // the output was complete before
 	Missing []string // shards that are missing, such as 3-of-8; nil unless Merge.AllowMissing is set
 }
 
@@ -54,30 +55,30 @@ const (
 // foundPlan is a plan of shards (see PlanPrefix) that was found in a folder, and the outputs to be joined.
 type foundPlan struct {
 	content []byte
-	dir     string // the first folder in which it was found
+	dir     string // the first folder in which the plan was found
 	shardPlan
 	outputs []*joinedOutput
 }
 
-// joinedOutput is an output to be joined.
+// joinedOutput is an output that is joined from shards.
 type joinedOutput struct {
 	plannedOutput
 	pieces  []piece // the shards that were found, in the order of the input
 	missing []string
-	want    store.Entry // its entry, without the fields that are known only after writing
+	want    store.Entry // manifest entry of the output, without the fields that are known only after writing
 }
 
 // piece is a shard of one output, which was found in a folder.
 type piece struct {
 	plannedPart
-	entry store.Entry // its entry in the manifest of the folder
+	entry store.Entry // the shard's entry in the manifest of the folder
 	file  store.File
 }
 
-// Run joins the shards. Before it writes anything, it compares all of them, and returns an ErrShardMissing or an
-// ErrShardsDiffer if they cannot be joined. Later it may end with an ErrMixture, an ErrOutput, a store.ErrInUse, a
-// store.ErrManifest or an ErrInterrupted. An output that fails by itself, for example because of a repeated id, does
-// not keep others from being joined.
+// Run joins the shards. Before it writes anything, it compares all shards and returns an ErrShardMissing or an
+// ErrShardsDiffer if they cannot be joined. After this comparison, Run may end with an ErrMixture, an ErrOutput, a
+// store.ErrInUse, a store.ErrManifest or an ErrInterrupted. If a single output fails, for example because of a repeated
+// id, Run lists it in failed and joins the other outputs.
 func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err error) {
 	if err := m.find(); err != nil {
 		return nil, nil, err
@@ -104,7 +105,7 @@ func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err e
 	return done, failed, nil
 }
 
-// found returns the outputs, of all plans, that have at least one shard.
+// found returns, from all plans, the outputs of which at least one shard was found.
 func (m *Merge) found() (list []*joinedOutput) {
 	for _, name := range slices.Sorted(maps.Keys(m.plans)) {
 		list = append(list, m.plans[name].outputs...)
@@ -117,7 +118,7 @@ func (m *Merge) find() error {
 	m.plans = map[string]*foundPlan{}
 	manifests := map[string]*store.Manifest{}
 	for _, dir := range m.Dirs {
-		paths, _ := fs.Glob(os.DirFS(dir), PlanPrefix+"*.json") // the pattern is valid
+		paths, _ := fs.Glob(os.DirFS(dir), PlanPrefix+"*.json") // fails only for an invalid pattern
 		if len(paths) == 0 && !m.AllowMissing {
 			return fmt.Errorf("%s: no plan of shards (%s*.json): %w", dir, PlanPrefix, ErrShardMissing)
 		}
@@ -153,8 +154,8 @@ func (m *Merge) find() error {
 	return nil
 }
 
-// addPlan reads the plan of shards with a file name in folder dir. If another folder has a plan of the same name with
-// another content, addPlan returns an ErrShardsDiffer.
+// addPlan reads the plan of shards in the file called name in the folder dir. If another folder has a file of this name
+// with another content, addPlan returns an ErrShardsDiffer.
 func (m *Merge) addPlan(dir, name string) error {
 	content, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
@@ -175,10 +176,10 @@ func (m *Merge) addPlan(dir, name string) error {
 	return nil
 }
 
-// findPieces finds the shards of a plan in the folders. missing names each one that is not there, such as
-// "3-of-8 of reads.esm2.parquet".
+// findPieces finds the shards of a plan in the folders. missing names each shard that was not found, such as "3-of-8 of
+// reads.esm2.parquet".
 func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (missing []string, err error) {
-	var settings *store.Entry // those of the first shard, without the fields about its input
+	var settings *store.Entry // entry of the first shard, whose settings all other shards must have
 	for _, output := range p.Outputs {
 		j := &joinedOutput{plannedOutput: output}
 		for _, part := range output.Parts {
@@ -215,7 +216,7 @@ func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (
 	return missing, nil
 }
 
-// with returns a copy of parameters in which name has the value, or which lacks name if value is empty.
+// with returns a copy of parameters in which name has the value, or without name if value is empty.
 func with(parameters map[string]string, name, value string) map[string]string {
 	all := maps.Clone(parameters)
 	if value == "" {
@@ -229,7 +230,8 @@ func with(parameters map[string]string, name, value string) map[string]string {
 	return all
 }
 
-// findPiece looks in the folders for the shard s of an output. It returns the first one that is complete, or nil.
+// findPiece looks in the folders for the shard s of an output. It returns the first complete shard that it finds, or
+// nil.
 func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manifests map[string]*store.Manifest) (*piece, error) {
 	for _, dir := range m.Dirs {
 		path := filepath.Join(dir, filepath.FromSlash(output.Name)+store.ShardSuffix+s.String())
@@ -249,8 +251,9 @@ func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manif
 }
 
 // compareInputs returns an ErrShardsDiffer unless all shards of an output were made from the same content of its input.
-// It compares the sizes, and the digests of the whole input. If a shard has only the digest of its part, it compares
-// the modification times instead.
+// It compares the sizes of the input in the manifest entries of the shards. Interleaved shards have read the whole
+// input, so compareInputs also compares the digests. The entries of other shards have only the digests of parts, so it
+// compares the modification times of the input instead.
 func (j *joinedOutput) compareInputs() error {
 	first := j.pieces[0]
 	for _, p := range j.pieces {
@@ -286,14 +289,14 @@ func (m *Merge) describe(j *joinedOutput) {
 		if p.entry.Started.Before(e.Started) {
 			e.Started = p.entry.Started
 		}
-		if p.entry.Device != "" { // a part may have no record
+		if p.entry.Device != "" { // empty for a part without records
 			devices = append(devices, strings.Split(p.entry.Device, ", ")...)
 		}
 	}
 	slices.Sort(devices)
 	e.Device = strings.Join(slices.Compact(devices), ", ")
 	if !j.Interleaved && j.pieces[0].To-j.pieces[0].From < j.Size {
-		e.Input.SHA256 = "" // it was the digest of a part; see hashInput
+		e.Input.SHA256 = "" // the digest of a part, which hashInput replaces by that of the whole input
 	}
 	j.want = e
 }
@@ -312,7 +315,8 @@ func (m *Merge) claim() (release func(), err error) {
 		}
 	}
 	for _, j := range m.found() {
-		_, _ = store.RemoveLeftovers(filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name)))) // leftovers that remain do no harm
+		// An error is ignored, because a leftover file does no harm.
+		_, _ = store.RemoveLeftovers(filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name))))
 	}
 	release, err = store.Claim(m.Out, h, func(other store.Holder) string {
 		for kind, had := range other.Outputs {
@@ -387,9 +391,9 @@ func (j *joinedOutput) policy() seqio.DuplicatePolicy {
 	return seqio.DuplicateError
 }
 
-// complete reports whether the files of an output exist and are what the manifest describes. Without Merge.Force, the
-// error is an ErrMixture if they were made with other settings or from another content of the input, or if the manifest
-// does not describe them.
+// complete reports whether the files of an output exist and are what the manifest describes. Without Merge.Force, it
+// returns an ErrMixture if the files were made with other settings or from another content of the input, or if the
+// manifest does not describe them.
 func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (bool, error) {
 	complete := true
 	for _, path := range paths {
@@ -419,8 +423,8 @@ func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (
 	return complete, nil
 }
 
-// hashInput sets the digest of the whole input if the entries of the shards have only digests of parts. It leaves the
-// digest empty if the input is no longer at its path, or has changed since the shards were made.
+// hashInput sets the digest of the whole input in j.want if the entries of the shards have only digests of parts. The
+// digest stays empty if the input is no longer at its path, or has changed since the shards were made.
 func (m *Merge) hashInput(ctx context.Context, j *joinedOutput) error {
 	in := &j.want.Input
 	if in.SHA256 != "" {

@@ -13,7 +13,7 @@ import (
 // compute the output again. keepNames looks for an earlier name only if no output exists under the name that this run
 // has chosen.
 func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
-	made := map[string]bool{} // names of outputs in any folder
+	made := map[string]bool{} // file names of all outputs in the manifest, whatever their folder
 	for path := range m.Outputs() {
 		made[filepath.Base(path)] = true
 	}
@@ -40,12 +40,12 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	}
 }
 
-// Main returns the path of the main file of a file's output. It is valid after Job.Check or Job.Run, which may change
-// the names of Job.Files.
+// Main returns the path of the main file of the output for f: the file with the embeddings. It is valid after Job.Check
+// or Job.Run, which may change the names of Job.Files.
 func (o Output) Main(f File) string { return o.spec(f).Paths()[0] }
 
-// madeFrom reports whether an output was made from a file, even if the content of the input has changed since. It also
-// returns true if the output was made from a file with the same content at another path.
+// madeFrom reports whether the output with the given manifest entry was made from the file f, even if the content of f
+// has changed since. It also returns true if the output was made from a file with the same content at another path.
 func madeFrom(ctx context.Context, f File, entry store.Entry) bool {
 	if absolute, err := filepath.Abs(f.Path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
 		return true

@@ -16,36 +16,36 @@ import (
 // DefaultPartRecords is the default of the command line for Job.PartRecords.
 const DefaultPartRecords = 4096
 
-// The results of a file are appended to its log in parts (see the type parts). Besides the number of records, partBytes
-// and partTime end a part.
+// A part is the results that are appended to the log of a file together (see the type parts). It ends when it reaches
+// partBytes or partTime, or after half of Job.PartRecords records.
 const (
-	partBytes = 8 << 20          // maximum size of the results in a part
-	partTime  = 5 * time.Second  // maximum time since the last part ended
+	partBytes = 8 << 20          // size of the results in bytes
+	partTime  = 5 * time.Second  // time since the last part ended
 	syncTime  = 10 * time.Second // minimum time between two syncs of the log to the disk
 )
 
-// parts keeps the results of one input file in a log (see store.Parts), so that a run that is interrupted or killed can
-// be continued inside the file. The writer collects results and appends them to the log together, as a part. A part
-// ends after half of Job.PartRecords records, so that a part and the records between reading and writing together are
-// usually at most Job.PartRecords. A file whose writer finishes before its first part ends has no log.
+// parts keeps the results of one input file in a log (see store.Parts). If the run is interrupted or killed, a rerun
+// takes them from the log and computes only the others. The writer collects results and appends them to the log
+// together, as a part. A part ends after half of Job.PartRecords records; the other half allows for records that have
+// been read but not written. A file whose writer finishes before its first part ends has no log.
 //
 // The log contains the results of sequences in the order in which the file needs them for the first time. A result
-// depends only on the tokens of the sequence and on the settings of the log. So a rerun reads the whole input again, as
-// any run does, and each sequence that is the next one in the log gets its result from there.
+// depends only on the tokens of the sequence and on the settings of the log. So a rerun reads and tokenizes the whole
+// input again. If a sequence is the next one in the log, the rerun takes its result from the log.
 type parts struct {
 	file *fileJob
-	log  *store.Parts // nil if the file has none; the writer changes it after the reader has read the log to its end
+	log  *store.Parts // nil if the file has no log; the writer sets it to nil only after the replay of the log
 
-	// Used by the reader, until it has ended.
+	// State of the replay, in which the reader takes the results of an earlier run from the log.
 	replaying bool
-	replayed  int64 // number of records all of whose results were in the log
+	replayed  int64 // number of records for which the log had all results
 
 	// Used by the writer.
-	pending       []*sequence // computed and not in the log, in the order of the file
-	records       int         // number of records to which they belong
-	bytes         int         // size of their values
-	ended, synced time.Time   // when the last part ended, and when the log was synced
-	unsynced      bool        // whether a part has ended since the log was synced
+	pending       []*sequence // computed sequences that are not in the log yet, in the order of the file
+	records       int         // number of records with pending sequences
+	bytes         int         // size in bytes of the results of the pending sequences
+	ended, synced time.Time   // when the last part ended, and when the log was last synced to the disk
+	unsynced      bool        // whether the log has a part that is not synced
 }
 
 // partSettings describes everything on which the result of a sequence depends, besides its tokens.
@@ -63,7 +63,8 @@ type partSettings struct {
 	OnBad seqio.Policy `json:"on_bad_record"`
 }
 
-// openParts opens the part log of a file. An input that can be read only once has none.
+// openParts opens the part log of a file. There is no log for an input that can be read only once, or if
+// Job.PartRecords is 0.
 func (f *fileJob) openParts() *parts {
 	now := time.Now()
 	p := &parts{file: f, ended: now, synced: now}
@@ -81,8 +82,8 @@ func (f *fileJob) openParts() *parts {
 	return p
 }
 
-// dropped tells the Observer why the file has no log, or not all of it. It does not report a log that another run uses,
-// because that run is making the same output.
+// dropped tells the Observer that the log of the file is not used, or not to its end, because of err. It does nothing
+// if err is nil. It does not report a log that another run is using, because that run is making the same output.
 func (p *parts) dropped(err error) {
 	if err != nil && !errors.Is(err, store.ErrLocked) {
 		p.file.Observer.PartsDropped(p.file.Path, err)
@@ -108,8 +109,8 @@ func (j *Job) sizes(s *sequence) []int {
 	return list
 }
 
-// restore reads the results of the next record's sequences from the log. At the end of the log, or at the first
-// sequence that is not the next one in the log, the reading of the log ends.
+// restore reads the results of the sequences of rec, the next record, from the log. At the end of the log, or at the
+// first sequence that is not the next one in the log, it ends the replay of the log.
 func (p *parts) restore(rec *record) {
 	for _, w := range rec.windows {
 		if !p.replaying || w.repeated {
@@ -132,8 +133,8 @@ func (p *parts) restore(rec *record) {
 	}
 }
 
-// endReplay ends the reading of the log, because the log or the file has ended. It reports the number of records that
-// need not be computed again.
+// endReplay ends the replay of the log. It reports to the Observer the number of records that need not be computed
+// again.
 func (p *parts) endReplay() {
 	if p.replaying && p.replayed > 0 {
 		p.file.Observer.FileContinued(p.file.Path, p.replayed)
@@ -141,7 +142,7 @@ func (p *parts) endReplay() {
 	p.replaying = false
 }
 
-// keep adds the results of a written record to the current part, which it ends if the part is complete.
+// keep adds the results of a written record to the current part, and ends the part if it has reached a limit.
 func (p *parts) keep(rec *record) {
 	if p.log == nil {
 		return
@@ -164,8 +165,8 @@ func (p *parts) keep(rec *record) {
 	}
 }
 
-// due returns a channel that receives when endPart must be called because of the time: partTime after the last part
-// ended. It returns nil if there is nothing to write or to sync.
+// due returns a channel that receives a value when endPart must be called, which is partTime after the last part ended.
+// It returns nil if there is nothing to write or to sync.
 func (p *parts) due() <-chan time.Time {
 	if len(p.pending) == 0 && !p.unsynced {
 		return nil
@@ -173,8 +174,8 @@ func (p *parts) due() <-chan time.Time {
 	return time.After(partTime - time.Since(p.ended))
 }
 
-// endPart writes the current part to the log, and syncs the log if it is time. An error costs only the log: the run
-// goes on without one.
+// endPart writes the current part to the log, and syncs the log to the disk if the last sync was syncTime ago. After an
+// error it removes the log, and the run goes on without one.
 func (p *parts) endPart() {
 	p.ended = time.Now()
 	var err error
@@ -214,27 +215,27 @@ func (p *parts) write() error {
 	return p.log.Flush()
 }
 
-// close writes the current part and closes the log, for a later run. If the file itself has failed, close creates no
-// log.
+// close writes the current part and closes the log, so that a later run can continue from it. If the file itself has
+// failed, close creates no log.
 func (p *parts) close() {
 	if p.log == nil || p.file.failure() != nil && !p.log.Exists() {
 		return
 	}
 	p.endPart()
 	if p.log != nil && p.log.Exists() {
-		_ = p.log.Sync() // the run has failed or was interrupted; without it the log survives the end of the process alone
+		_ = p.log.Sync() // without a sync the log survives the end of the process, but not a crash of the machine
 		p.log.Close()
 	}
 }
 
-// end is called with the error of the commit of a file's output, after the file's reader has ended, and returns it.
-// After a commit without an error, end removes the log. After an error it keeps a log that exists. Unless the run was
-// interrupted, no log is created later.
+// end is called after the file's reader has ended. err is the error of the commit of the file's output, and end returns
+// it. After a commit without an error, end removes the log. After an error it keeps a log that exists. Unless the error
+// is an ErrInterrupted, it prevents the later creation of a log.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {
 	case err == nil && p.log == nil:
-		store.RemoveParts(p.file.Output.Main(p.file.File)) // of an earlier run, that this one could not use
+		store.RemoveParts(p.file.Output.Main(p.file.File)) // the log of an earlier run, which this run could not use
 	case err == nil:
 		p.remove()
 	case p.log != nil && !p.log.Exists() && !errors.Is(err, ErrInterrupted):
@@ -243,7 +244,6 @@ func (p *parts) end(err error) error {
 	return err
 }
 
-// remove removes the log.
 func (p *parts) remove() {
 	if p.log != nil {
 		p.log.Remove()

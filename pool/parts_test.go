@@ -28,8 +28,8 @@ func (r *recorder) computed() (n int) {
 	return n
 }
 
-// interruptAt runs the job, interrupts it while the fake computes the batch with the given number, from 1, and returns
-// the number of sequences that were computed. The fake must not have been used before.
+// interruptAt runs the job, and interrupts it while the fake device computes the batch with the given number, counted
+// from 1. It returns the number of sequences that were computed. The fake device must not have been used before.
 func (b *bench) interruptAt(batch int64) int {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -51,8 +51,8 @@ func (b *bench) logs() []string {
 	return slices.DeleteFunc(b.names(), func(name string) bool { return !strings.HasSuffix(name, ".parts") })
 }
 
-// partsInput returns records of 1 to 70 letters. Some have the same sequence as an earlier one, close by or far away,
-// and some are long enough for several windows.
+// partsInput returns records of 1 to 70 letters. Some records have the same sequence as an earlier record, close by or
+// far away, and some are long enough for several windows.
 func partsInput() []entryOf {
 	records := randomRecords(5, upTo(70)...)
 	for i := range records {
@@ -63,8 +63,9 @@ func partsInput() []entryOf {
 	return records
 }
 
-// largestSpan returns the largest number of sequences in a span of a file with the given records. A rerun may compute
-// so many sequences again, because an interrupted run may have computed some batches of a span that it did not finish.
+// largestSpan returns the largest number of sequences in a span, which is a list of consecutive records, of a file with
+// the given records. A rerun may compute up to this number of sequences again: those of a span of which the interrupted
+// run had computed only some batches.
 func (b *bench) largestSpan(records []entryOf) (most int) {
 	b.Helper()
 	f := &fileJob{run: &run{Job: b.job}}
@@ -83,9 +84,9 @@ func (b *bench) largestSpan(records []entryOf) (most int) {
 	return most
 }
 
-// TestContinuedInsideAFile interrupts runs at random batches until one completes, in every format and with several
-// kinds of columns, windows and repeated sequences. The output must be that of a run without an interruption, and a
-// rerun may compute again only sequences of one span that was not finished.
+// TestContinuedInsideAFile interrupts a job at random batches several times, and then lets it complete. The output must
+// be that of a run without an interruption. A rerun may compute again only the sequences of one span of records. The
+// test covers every format, several kinds of columns, windows and repeated sequences.
 func TestContinuedInsideAFile(t *testing.T) {
 	const seed = 3
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -172,7 +173,8 @@ func TestPartsOfSeveralDevices(t *testing.T) {
 		b.fake.budget = 8
 		b.run()
 		b.check("big", records)
-		// A span of a fast device, behind one of a slow device that was not finished, is computed again.
+		// A span of records from a fast device is computed again if an earlier span, on a slow device, was not
+		// finished.
 		if computed += b.seen.computed(); computed < len(records) || computed > len(records)+4*3+1 || b.seen.restored < 10 {
 			t.Errorf("%d sequences of %d were computed; the second run has continued after %d records", computed, len(records), b.seen.restored)
 		}
@@ -180,7 +182,8 @@ func TestPartsOfSeveralDevices(t *testing.T) {
 	})
 }
 
-// partsOf interrupts a job inside its only file, and returns a bench to run the same job again, and the records.
+// partsOf interrupts a job inside its only file, and returns a bench for a rerun of the job, and the records of the
+// file.
 func partsOf(t *testing.T) (b *bench, records []entryOf) {
 	t.Helper()
 	b, records = newBench(t), randomRecords(6, upTo(60)...)
@@ -194,12 +197,12 @@ func partsOf(t *testing.T) (b *bench, records []entryOf) {
 }
 
 // TestPartsAreDropped checks that results which an interrupted run has kept are not used with other settings or for an
-// input that has changed, and that the observer learns why.
+// input that has changed, and that the Observer is told why.
 func TestPartsAreDropped(t *testing.T) {
 	for name, c := range map[string]struct {
 		change   func(b *bench, records []entryOf)
-		restored bool   // some of the parts are used
-		reason   string // "" if there is none to report
+		restored bool   // whether some of the kept results are used
+		reason   string // text in the reported reason; "" if PartsDropped is not called
 	}{
 		"nothing has changed": {func(*bench, []entryOf) {}, true, ""},
 		"another checkpoint":  {func(b *bench, _ []entryOf) { b.job.Output.Template.CheckpointSHA256 = strings.Repeat("a", 64) }, false, "other settings"},
@@ -287,8 +290,8 @@ func TestPartsOfACompleteFile(t *testing.T) {
 	}
 }
 
-// TestPartsAreOfOneRun checks that a run makes an output without a part log while another run holds the log, and leaves
-// that log alone.
+// TestPartsAreOfOneRun checks that a run makes an output without a part log while another run holds the log, and that
+// it leaves the log alone.
 func TestPartsAreOfOneRun(t *testing.T) {
 	b, records := partsOf(t)
 	settings, err := os.ReadFile(filepath.Join(b.out, ".a.fake.npy.parts"))
@@ -308,8 +311,8 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	}
 }
 
-// TestFilesWithoutParts checks when a file gets a part log: only if it has more records than half of Job.PartRecords,
-// which end a part. Standard input never gets one.
+// TestFilesWithoutParts checks which files get a part log: those with more records than half of Job.PartRecords, which
+// is the size of a part. Standard input never gets one.
 func TestFilesWithoutParts(t *testing.T) {
 	for _, c := range []struct {
 		input string
@@ -321,7 +324,7 @@ func TestFilesWithoutParts(t *testing.T) {
 			b.job.PartRecords = c.part
 			records := randomRecords(8, upTo(150)...)
 			if b.add("file.faa", fasta(records)); c.input == "stdin" {
-				// System calls must not block in a synctest bubble, so the input is an io.Pipe.
+				// System calls must not block in a synctest bubble. So an io.Pipe takes the place of standard input.
 				f := &b.job.Files[0]
 				if err := f.connect(t.Context(), b.job.Reading, func() (io.ReadCloser, error) {
 					return io.NopCloser(strings.NewReader(fasta(records))), nil
@@ -331,7 +334,7 @@ func TestFilesWithoutParts(t *testing.T) {
 			}
 			seen := false
 			b.fake.fault = func(kernels.Batch) error {
-				synctest.Wait() // the writer waits for this batch
+				synctest.Wait() // returns when the writer, too, waits for this batch
 				seen = seen || len(b.logs()) > 0
 				return nil
 			}
@@ -343,8 +346,8 @@ func TestFilesWithoutParts(t *testing.T) {
 	}
 }
 
-// TestPartsOfASlowFile checks that results are written to the part log after some seconds, even if they are those of
-// few records.
+// TestPartsOfASlowFile checks that results are written to the part log after some seconds, even if only few records
+// have been computed.
 func TestPartsOfASlowFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -368,12 +371,12 @@ func TestPartsOfASlowFile(t *testing.T) {
 }
 
 // TestPartsBeforeASlowRecord checks that the results of finished records are in the part log while the next record is
-// computed, if that takes long.
+// computed, if that record takes long.
 func TestPartsBeforeASlowRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.job.PartRecords = DefaultPartRecords
-		long := entryOf{"long", strings.Repeat("MKV", 100)} // a span of its own
+		long := entryOf{"long", strings.Repeat("MKV", 100)} // too long for a span with other records
 		b.add("a.faa", fasta(append(randomRecords(6, upTo(12)...), long)))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -407,7 +410,7 @@ func TestPartsAndMemory(t *testing.T) {
 	b.add("a.faa", fasta(records))
 	b.fake.memory = 100
 	b.interruptAt(20)
-	b = b.again() // its device has enough memory
+	b = b.again() // the new fake device has enough memory
 	s := b.run()
 	if f := s.Files[0]; f.Skipped[reasonMemory] != 1 || f.Records != 60 || len(b.seen.skipped) != 1 || b.seen.restored < 20 {
 		t.Errorf("%+v; skipped %q; continued after %d records", f, b.seen.skipped, b.seen.restored)
@@ -420,7 +423,7 @@ func TestPartsAndMemory(t *testing.T) {
 func TestPartsWithoutARecordThatNeverFits(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 2
-	long := entryOf{"long", strings.Repeat("MKV", 100)} // a span of its own
+	long := entryOf{"long", strings.Repeat("MKV", 100)} // too long for a span with other records
 	records := slices.Insert(randomRecords(6, upTo(60)...), 30, long)
 	b.add("a.faa", fasta(records))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -456,7 +459,7 @@ func TestPartsHaveNoBadResults(t *testing.T) {
 	if s := b.run(); len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, store.ErrNotFinite) {
 		t.Fatalf("failed: %v", s.Failed)
 	}
-	b = b.again() // on a sound device
+	b = b.again() // the new fake device returns no infinity
 	b.run()
 	b.check("a", records)
 	if b.seen.restored != 30 {
@@ -465,7 +468,8 @@ func TestPartsHaveNoBadResults(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestPartsOfShards checks that the rerun of an interrupted shard continues inside the shard's part of a file.
+// TestPartsOfShards checks that the rerun of an interrupted shard continues inside the part of a file that the shard
+// has.
 func TestPartsOfShards(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 3

@@ -9,24 +9,24 @@ import (
 // pipe reads standard input or a named pipe in a goroutine of its own, because the other end of the pipe may stay
 // silent. Read can be canceled at any time, on every system, even while the pipe is being opened and has no writer yet.
 //
-// The goroutine ends at the end of the input or, after stop, as soon as its current system call returns. A read of an
-// open named pipe returns immediately, because stop closes the pipe and Go polls it. A read of standard input, or the
-// opening of a pipe that has no writer, may last until the process ends. Until then, the goroutine keeps one buffer in
-// memory. (A deadline would not help: standard input supports none unless it is made non-blocking for all processes
-// that share it.)
+// The goroutine ends at the end of the input or, after a call of stop, as soon as its current system call returns. If
+// it is reading from a named pipe, the call returns at once, because stop closes the pipe. If it is reading from
+// standard input, or opening a pipe that has no writer, the call may last until the process ends, and the goroutine
+// keeps one buffer in memory. (A read deadline would not help: standard input supports none unless it is made
+// non-blocking for all processes that share it.)
 type pipe struct {
 	*io.PipeReader // unbuffered: the goroutine holds at most one chunk of the input
 	stop           context.CancelCauseFunc
 }
 
-// newPipe starts to read an input. After ctx has ended or stop has been called, Read returns an error: the cause of the
-// end.
+// newPipe starts to read the input that open returns. After ctx has ended or stop has been called, Read returns the
+// cause of the end as its error.
 func newPipe(ctx context.Context, open func() (io.ReadCloser, error)) *pipe {
 	ctx, stop := context.WithCancelCause(ctx)
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })
 	go func() {
-		defer stop(nil) // closes the input
+		defer stop(nil) // closes the input, because it ends ctx
 		input, err := open()
 		if err == nil {
 			context.AfterFunc(ctx, func() { input.Close() })

@@ -30,7 +30,7 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 			b.Error(err)
 			return
 		}
-		// Fails if the reader has gone, which the test detects elsewhere.
+		// The write fails if the reader has gone. The test detects that elsewhere.
 		_, _ = pipe.WriteString(content)
 		<-done
 		pipe.Close()
@@ -82,7 +82,7 @@ func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	}
 	b.wantNames()
 
-	// A file that fails must also end, and the run must continue with the next file.
+	// If the file of the pipe fails, its reader must end, and the run must continue with the next file.
 	b = silentPipe()
 	b.add("a.faa", ">a\nMKV\n")
 	b.fake.spoil = func(row []float32, _ []int32) { row[0] = float32(math.NaN()) }

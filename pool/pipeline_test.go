@@ -25,7 +25,7 @@ import (
 // and devices, and the budget.
 func TestRecordsInAreRowsOut(t *testing.T) {
 	inputs := map[string][]entryOf{
-		"many":  randomRecords(1, upTo(150)...), // about forty spans with the smallest budget
+		"many":  randomRecords(1, upTo(150)...), // with the smallest budget, each record is a span of its own
 		"equal": randomRecords(2, slices.Repeat([]int{9}, 77)...),
 		"one":   randomRecords(3, 40),
 		"long":  randomRecords(4, 1, 1000, 1, 2, 500),
@@ -37,7 +37,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 				b := newBench(t)
 				b.job.Devices = nil
 				var fakes []*fake
-				ahead := budget % 4 // 0 to 3
+				ahead := budget % 4 // 0 to 2
 				for i := range devices {
 					f := &fake{columns: oneMean, budget: budget}
 					fakes = append(fakes, f)
@@ -76,7 +76,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 					}
 				}
 				got := b.outputs()
-				delete(got, store.ManifestName) // contains times
+				delete(got, store.ManifestName) // the manifest contains times
 				if reference == nil {
 					reference = got
 				}
@@ -91,7 +91,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 }
 
 // TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk, apart from
-// roundings. Progress bars rely on this.
+// roundings. Progress bars rely on this sum.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -128,7 +128,8 @@ func TestWindows(t *testing.T) {
 	s := b.run()
 	ids, rows := b.rows("a")
 	for i, r := range records {
-		// The fake's hidden states do not depend on the window, so the expected value is the mean over all residues.
+		// A hidden state of the fake device depends only on the token and its position in the window. So the expected
+		// value is the mean over all residues of all windows.
 		var sums [fakeDim]float64
 		tokens := 0
 		for from := 0; from < len(r.seq); from += size {
@@ -216,9 +217,9 @@ func TestResiduesOfWindows(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks which letters the residues of DNA have. In every window their ranges of letters
-// follow each other from the first letter to the last. Each range spells the vocabulary entry of its token, unless it
-// is the letter N, which has no entry.
+// TestResiduesHaveTheirLetters checks the range of letters that each residue of DNA has. In every window the ranges
+// must follow each other from the first letter to the last. Each range must spell the vocabulary entry of its token,
+// unless it is the letter N, which has no entry.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	tokens := transformer.DNABERT.NewTokenizer()
 	covered := func(p store.Pooling, n int) (from, to int) {
@@ -270,7 +271,7 @@ func TestResiduesHaveTheirLetters(t *testing.T) {
 }
 
 // TestWindowsCLS checks that the CLS embedding of a record with several windows is the mean of the states of their
-// first tokens. The fake's states of first tokens are all equal.
+// first tokens. The first tokens of all windows have the same state in the fake device.
 func TestWindowsCLS(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -340,7 +341,7 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 	huge := ">huge\n" + strings.Repeat("M", LongTokens) + "\n"
 	for _, c := range []struct {
 		file  string
-		trial int // expected length in tokens of the trial that runs before, because the device has computed nothing yet
+		trial int // expected number of tokens in the trial; 0 if the device has computed a batch before
 	}{{">small\nMKV\n" + huge, 0}, {huge, 64}} {
 		b := newBench(t)
 		b.job.Devices = b.job.Devices[:1]
@@ -382,7 +383,7 @@ func TestOutOfMemoryHalves(t *testing.T) {
 }
 
 // TestRecordThatNeverFits checks that a record that does not fit the memory fails its file, and that the other files
-// are written. A second run with more memory must embed that file.
+// are written. A second run with more memory must embed the failed file.
 func TestRecordThatNeverFits(t *testing.T) {
 	records := randomRecords(1, 5, 10, 300, 20)
 	b := newBench(t)
@@ -469,8 +470,8 @@ func TestFiveSpansInFlight(t *testing.T) {
 	counting := &countingTokenizer{Tokenizer: b.job.Tokenizer}
 	b.job.Tokenizer = counting
 	b.job.Reading.OnBad = seqio.BadSkip
-	b.fake.memory = 1 // skips every record, so that the writer reports it
-	// The writer blocks at the first record until the other goroutines can do no more work.
+	b.fake.memory = 1 // too small for any record, so that the writer skips and reports each
+	// The observer blocks the writer at the first record until the other goroutines can do no more work.
 	var skipped, most atomic.Int64
 	b.seen.onSkip = func() {
 		if skipped.Load() == 0 {

@@ -13,17 +13,17 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// File is an input with known alphabet.
+// File is an input whose alphabet is known.
 type File struct {
 	seqio.Input
-	Finding   seqio.Finding  // the alphabet, and the reason for it
+	Finding   seqio.Finding  // the alphabet, and how it was determined
 	Size      int64          // number of bytes to read; 0 for standard input and pipes
-	Part      seqio.Part     // in a shard, the part of the file that it reads (see Job.Divide); otherwise zero
+	Part      seqio.Part     // part of the file that a shard reads (see Job.Divide); zero if the job is no shard
 	whole     seqio.Part     // the range of the whole file; zero if the input can be read only once
 	parameter string         // description of Part for the manifest
 	forced    seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
-	pipe      *pipe          // set if the input can be read only once
-	reader    *seqio.Reader  // the reader of pipe, which holds the part already read
+	pipe      *pipe          // not nil if the input can be read only once
+	reader    *seqio.Reader  // reader of pipe, which holds the beginning that Plan has read; nil without pipe
 }
 
 // once reports whether the file is standard input or a pipe, which can be read only once.
@@ -38,8 +38,7 @@ func (f File) label() string {
 }
 
 // Plan opens every input once, so that unreadable inputs are found before a model is loaded, and divides the inputs by
-// alphabet. It keeps their order. It returns ErrInterrupted if ctx ends, which may be necessary because a pipe may stay
-// silent.
+// alphabet. It keeps their order. If ctx ends, for example while a pipe is silent, Plan returns ErrInterrupted.
 func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []Failure, err error) {
 	for _, in := range inputs {
 		f, err := plan(ctx, in, o)
@@ -57,7 +56,7 @@ func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, prot
 	return dna, protein, failed, nil
 }
 
-// plan reads the beginning of an input.
+// plan reads the beginning of an input to find its alphabet.
 func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	f := File{Input: in, forced: in.Alphabet}
 	o.Alphabet = in.Alphabet
@@ -85,7 +84,7 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
 		p.stop(nil)
 		if path := (*fs.PathError)(nil); errors.As(err, &path) && path.Op == "open" {
-			err = fmt.Errorf("open input: %w", path) // an error of the file system, not of the format
+			err = fmt.Errorf("open input: %w", path) // so that the error does not count as one of the file format
 		}
 		return err
 	}

@@ -4,12 +4,12 @@
 // Three kinds of goroutines do the work. Each kind has a file of its own:
 //
 //   - a reader for each device (read.go) takes whole files from a queue, largest first, tokenizes them and divides them
-//     into spans of records;
+//     into spans, which are lists of consecutive records;
 //   - a worker for each device (compute.go) takes spans of any file, packs them into batches and computes these;
 //   - a writer for each file (write.go) stores the spans in order and commits the output.
 //
-// So a device waits neither for the end of one file nor for the beginning of the next, and all devices share one large
-// file. All devices give the same bits, so the output does not depend on the device that computed it.
+// So a device waits neither for the end of one file nor for the beginning of the next, and all devices can share one
+// large file. All devices give the same bits, so the output does not depend on the device that computed it.
 //
 // The package must not depend on the model, the output format or the command line. It prints nothing: it reports to an
 // Observer.
@@ -32,7 +32,7 @@ import (
 // Embedder computes the embeddings of batches on one device, like transformer.Encoder. Only one goroutine at a time may
 // use it.
 type Embedder interface {
-	// Budget returns the number of tokens in a batch, including special tokens, that suits the device. It never
+	// Budget returns the maximum number of tokens, including special tokens, in a batch of several sequences. It never
 	// changes.
 	Budget() int
 	// Start starts a batch, as kernels.Runner.Start does. finish waits for it and returns one slice of values for each
@@ -47,12 +47,12 @@ type Embedder interface {
 // Device is a device that can be opened. Each worker opens its device once.
 type Device struct {
 	Name string
-	// Ahead is the number of batches to start beyond the one that is waited for, so that the device need not wait for
-	// the host. It is 0 if Start itself computes.
+	// Ahead is the number of batches that are started while an earlier one is computed, so that the device need not
+	// wait for the host. It is 0 if Embedder.Start computes the batch itself.
 	Ahead int
 	Open  func() (Embedder, error)
-	// Abandon is called if the device is given up, because a call of its driver has not returned for too long. That call
-	// may still be going on. The device must not be used any more, not even to close it. Abandon must not be nil if
+	// Abandon is called if the device is given up, because a call of its driver does not return in time. The call may
+	// still be going on, so the device is not used any more and not even closed. Abandon must not be nil if
 	// Job.StallTimeout is set.
 	Abandon func()
 }
@@ -64,28 +64,29 @@ type Job struct {
 	Tokenizer tokenizer.Tokenizer
 	Long      LongPolicy
 	MaxLength int  // in letters; 0 means no limit
-	Overlap   int  // letters that windows share, at most half of MaxLength; 0 unless Long is LongWindow
+	Overlap   int  // letters that two consecutive windows share, at most half of MaxLength; 0 unless Long is LongWindow
 	Windows   bool // one row for each window, see LongWindow
-	// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers.
+	// Covered returns the range [from, to) of the tokens that the pooling p covers in a sequence of n tokens.
 	Covered func(p store.Pooling, n int) (from, to int)
 	// KeptBytes bounds the memory in which each reader (there is one for each device) keeps the latest sequences of its
 	// file and their results. A kept sequence is not computed again if it is repeated in the file. 0 keeps none.
 	KeptBytes int
-	// PartRecords is the maximum number of records of a file that are computed again after the process was killed. They
-	// may be more if, at that moment, more than half as many were read but not written. 0 keeps no results for a rerun,
-	// which then computes the file again from its beginning.
+	// PartRecords is the maximum number of records of a file that a rerun computes again after the process was killed.
+	// A rerun may compute more if more than half as many records had been read but not written. If PartRecords is 0, no
+	// results are kept, and a rerun computes the file from its beginning.
 	PartRecords int
-	// StallTimeout is the time after which a device counts as failed if it has not finished a batch. For a sequence of
-	// n times the token budget of the device, n > 1, the time is n² times as long. 0 means that the wait never ends.
+	// StallTimeout is the time after which a device that has not finished a batch counts as failed. For a sequence of n
+	// times the token budget of the device, n > 1, the time is n² times as long, because the time of attention grows
+	// so. 0 means that there is no limit.
 	StallTimeout time.Duration
 	Devices      []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
 	Output       Output
 	Force        bool     // computes everything again and replaces outputs that differ
 	Observer     Observer // must not be nil
 
-	manifest *store.Manifest // set by Check
-	plan     []byte          // set by Divide
-	claim    *claim          // set by Claim
+	manifest *store.Manifest // manifest of the output folder; set by Check
+	plan     []byte          // content of the plan of shards (see PlanPrefix); set by Divide, otherwise nil
+	claim    *claim          // set by Claim until its release; otherwise nil
 }
 
 // ErrInterrupted is wrapped by the error of a run whose context has ended.
@@ -126,10 +127,10 @@ type run struct {
 	folder      *folder
 
 	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
-	openFiles chan struct{} // semaphore with one element for each file between opening and commit
+	openFiles chan struct{} // semaphore with one element for each file that is open and not committed
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
-	unread    atomic.Int64  // number of bytes, as stored on disk, that are left to be read of all files
+	unread    atomic.Int64  // number of unread bytes, as stored on disk, of all files together
 
 	forcedRun *forcedRun // the run with Job.Force that this one starts or continues; nil without Job.Force
 
@@ -210,7 +211,7 @@ func (r *run) embed(ctx context.Context, files []File) error {
 		r.unread.Add(f.Size)
 	}
 	close(r.files)
-	r.openFiles = make(chan struct{}, 4*n) // so that small files do not wait for each other's commit
+	r.openFiles = make(chan struct{}, 4*n) // 4 for each device, so that small files do not wait for each other's commit
 	// For each device, one span is being read, one is queued, one is being computed and one is being written. One more
 	// span for the whole run evens out delays.
 	r.openSpans = make(chan struct{}, 4*n+1)
@@ -221,7 +222,7 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	for _, d := range r.Devices {
 		workers.Go(func() { r.work(d) })
 	}
-	workers.Wait() // workers end with r.ctx, or when their device is lost; the last lost device ends r.ctx
+	workers.Wait() // a worker ends when r.ctx ends or its device is lost; r.ctx ends when the last device is lost
 	close(r.workersDone)
 	r.io.Wait()
 

@@ -28,12 +28,12 @@ var (
 )
 
 // TestRandomRuns runs random jobs on fake devices of given speeds, with faults, invalid inputs, silent pipes and
-// interruptions. Time is that of a synctest bubble. Every run must end, leave no goroutine and account for every file.
-// Its outputs must be complete and equal to those of a plain loop over the records.
+// interruptions. All times are simulated by synctest. Every run must end, leave no goroutine and account for every
+// file. Its outputs must be complete and equal to those of a plain loop over the records.
 //
-// A seed determines the inputs, the devices, the batches at which the devices fail, and all times; -pool.seed replays
-// it. It does not determine the order of goroutines that are ready at the same time, and therefore not always which
-// device computes which span.
+// A seed determines the inputs, the devices, the batches at which the devices fail, and all times; -pool.seed repeats
+// the run of a seed. A seed does not determine the order of goroutines that are ready at the same time, nor always
+// which device computes which records.
 func TestRandomRuns(t *testing.T) {
 	first, runs := *randomSeed, *randomRuns
 	switch {
@@ -64,10 +64,10 @@ func TestRandomRuns(t *testing.T) {
 	}
 }
 
-// TestRerunOfAFileThatFailed repeats a random run in which the writer saw the span of a record that does not fit the
-// memory before it saw that the file had failed. The rerun must not leave that record out.
+// TestRerunOfAFileThatFailed repeats a random run in which the writer reached a record that does not fit the memory
+// before it learned that the file had failed. The rerun must fail the file again, and must not leave the record out.
 func TestRerunOfAFileThatFailed(t *testing.T) {
-	for range 10 { // the order of goroutines is not part of a scenario
+	for range 10 { // the seed does not determine the order of goroutines
 		synctest.Test(t, func(t *testing.T) { randomRun(t, newScenario(1795749078717)) })
 	}
 }
@@ -77,14 +77,14 @@ type scenario struct {
 	seed      uint64
 	devices   []randomDevice
 	files     []randomFile
-	memory    int  // number of tokens that fit on a device; 0 means unlimited
+	memory    int  // number of tokens that fit the memory of a device; 0 means unlimited
 	skip      bool // whether records that are bad or do not fit the memory are skipped
 	perToken  bool
-	maxLength int // Job.MaxLength; used with long
+	maxLength int // Job.MaxLength in letters; 0 means no limit
 	long      LongPolicy
 	kept      int           // Job.KeptBytes
 	parts     int           // Job.PartRecords
-	interrupt time.Duration // 0 means never
+	interrupt time.Duration // time of the interruption; 0 means none
 }
 
 type randomDevice struct {
@@ -108,7 +108,7 @@ const (
 	notFinite     = "an embedding is not finite"
 	unwritable    = "its output cannot be created"
 	deadly        = "a record on which every device fails"
-	deadlyLetters = "WWWWWWWWWWW" // does not occur in other records
+	deadlyLetters = "WWWWWWWWWWW" // letters of a deadly record; other records do not contain them
 	nanLetters    = "CCCCCCCCCCC"
 )
 
@@ -140,7 +140,7 @@ func newScenario(seed uint64) *scenario {
 		}
 		f.records = randomRecords(seed*100+uint64(i), lengths...)
 		for r := range f.records {
-			if oneIn(3) { // an equal sequence, near or far
+			if oneIn(3) { // copies the sequence of any record, near or far
 				f.records[r].seq = f.records[rng.IntN(len(f.records))].seq
 			}
 		}
@@ -213,7 +213,7 @@ func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFi
 	content := fasta(f.records)
 	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}
 	if f.fault == pipeInput {
-		// System calls must not block in a synctest bubble, so the named pipe is replaced by an io.Pipe.
+		// System calls must not block in a synctest bubble. So an io.Pipe takes the place of a named pipe.
 		read, write := io.Pipe()
 		go func() {
 			for piece := range slices.Chunk([]byte(content), 400) {
@@ -282,7 +282,7 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	}
 	finished := s.checkOutputs(t, b, summary)
 
-	// On devices without faults, the same job computes the remaining files.
+	// The same job, on devices without faults, must compute the remaining files.
 	cancel()
 	again := b.again()
 	again.job.Files = nil
@@ -422,7 +422,7 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 			content, ok := there[name]
 			delete(there, name)
 			whole := !entry.Finished.IsZero() && described.SHA256 == sha256Of(content)
-			if f.fault == pipeInput && !ok && !whole { // a pipe may have been left out of the second run
+			if f.fault == pipeInput && !ok && !whole { // the second run leaves out a pipe that was finished
 				continue
 			}
 			if ok != whole || !finished[f.name] && f.fault != pipeInput && ok {
@@ -435,7 +435,8 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 	}
 	for name := range there {
 		input, _, _ := strings.Cut(strings.TrimPrefix(name, "."), ".")
-		if strings.HasSuffix(name, ".parts") && s.parts > 0 && !finished[input] { // its file was interrupted or has failed
+		// The part log of a file that was interrupted or has failed may exist.
+		if strings.HasSuffix(name, ".parts") && s.parts > 0 && !finished[input] {
 			continue
 		}
 		t.Errorf("%s is left in the output folder", name)

@@ -17,41 +17,42 @@ import (
 // lengths, and small enough that a span needs little memory.
 const lookAhead = 4
 
-// span is a sequence of consecutive records in a file, which are packed into batches together.
+// span is a list of consecutive records of a file. Their sequences are packed into batches together.
 type span struct {
 	file     *fileJob
 	records  []*record
-	tokens   int           // of all records
-	work     int           // number of tokens to compute; used by the worker
+	tokens   int           // number of tokens of all records
+	work     int           // number of tokens that must be computed; used by the worker
 	bytes    int64         // size in the input file, as stored on disk
 	failures int           // number of devices that failed while they computed this span; guarded by run.mu
-	device   string        // name of the device that computed it
-	left     int           // number of unfinished batches; used by the worker
+	device   string        // name of the device that computes the span
+	left     int           // number of unfinished batches of the span; used by the worker
 	done     chan struct{} // closed when the span has been computed
 }
 
-// fileJob is a file that is being processed. Its reader is the goroutine in read, its writer the goroutine in write.
+// fileJob is a file that is being processed. Its reader is the goroutine that runs fileJob.read, and its writer the
+// goroutine that runs fileJob.write.
 type fileJob struct {
 	*run
 	File
 	ctx    context.Context // ends with the context of the run, or when the file fails; cancel sets the cause
 	cancel context.CancelCauseFunc
-	source store.Source // state of the input before it was read
+	source store.Source // path, size and modification time of the input before it was read
 	reader *seqio.Reader
 	out    store.Writer
 	parts  *parts
 
-	latest   latest     // owned by the reader
-	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
+	latest   latest     // sequences that may be repeated in the rest of the file; owned by the reader
+	ordered  chan *span // all spans for the writer, computed or not; has the capacity of openSpans
 	next     *record    // first record of the next span; it did not fit in the previous span
-	checked  chan error // receives the result of checkBeside; holds one error; nil if that started no goroutine
+	checked  chan error // has room for the result of the goroutine of checkBeside; nil if there is none
 	position int64      // offset on disk of the end of the last span
-	tokens   int64      // of all spans; owned by the reader
+	tokens   int64      // number of tokens of all spans that have been read; owned by the reader
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
 	report   FileReport // owned by the writer
 }
 
-// read reads one file after the other until none is left or the run ends.
+// read is the reader of a device. It reads one file after the other until none is left or the run ends.
 func (r *run) read(device string, budget int) {
 	for file := range r.files {
 		select {
@@ -112,7 +113,7 @@ func (f *fileJob) read(budget int) {
 	defer close(f.ordered)
 	defer f.reader.Close()
 	defer f.leave()
-	defer func() { f.latest = latest{} }() // frees memory before the file is complete
+	defer func() { f.latest = latest{} }() // frees memory while the last spans are still computed
 	capacity := lookAhead * budget
 	if slices.ContainsFunc(f.Output.Columns, func(c store.Column) bool { return !c.Pooling.PerRecord() }) {
 		capacity = budget // the hidden states of a span need much memory until they are written
@@ -120,7 +121,7 @@ func (f *fileJob) read(budget int) {
 	for !f.complete {
 		began := time.Now()
 		select {
-		case f.openSpans <- struct{}{}: // the writer receives the element
+		case f.openSpans <- struct{}{}: // the writer takes the element out
 		case <-f.ctx.Done():
 			return
 		}
@@ -138,7 +139,7 @@ func (f *fileJob) read(budget int) {
 }
 
 // readSpan reads and tokenizes the records of the next span. A span has at most capacity tokens, or it is a single
-// record. With the last span, the error is io.EOF.
+// record. For the last span of the file, the error is io.EOF.
 func (f *fileJob) readSpan(capacity int) (s *span, err error) {
 	s = &span{file: f, done: make(chan struct{})}
 	defer func() { f.take(s) }()
@@ -171,8 +172,9 @@ func (f *fileJob) readRecord() (*record, error) {
 	return rec, err
 }
 
-// enqueue queues a span for the devices. The queue can be full only if it contains spans of failed files, whose writers
-// have already released their place in openSpans.
+// enqueue queues a span for the devices. It drops the span if the queue is full when the span's file fails or the run
+// ends. The queue can be full only if it contains spans of failed files, whose writers have already taken their
+// elements out of openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

@@ -16,10 +16,10 @@ type LongPolicy string
 const (
 	// LongTruncate uses the first MaxLength letters and counts the record as truncated.
 	LongTruncate LongPolicy = "truncate"
-	// LongWindow divides the record into windows of MaxLength letters, the last one shorter, of which each shares
-	// Overlap letters with the one before. The windows are embedded separately. Unless Job.Windows is set, their results
-	// are joined: the mean or the maximum over the tokens of all windows, the mean of their first tokens, or the
-	// concatenation of their tokens. A letter of two windows counts in both.
+	// LongWindow divides the record into windows of MaxLength letters; the last window may be shorter. Each window
+	// shares Overlap letters with the previous one. The windows are embedded separately. Unless Job.Windows is set,
+	// their results are joined to one: the mean or the maximum over the tokens of all windows, the mean of their first
+	// tokens, or the concatenation of their tokens. A letter in two windows counts twice.
 	LongWindow LongPolicy = "window"
 	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"
@@ -37,9 +37,10 @@ type record struct {
 	windows []*window
 }
 
-// window is a part of a record that is embedded as one sequence. Only a long record has several.
+// window is a part of a record that is embedded as one sequence. Only a record of more than Job.MaxLength letters has
+// several.
 type window struct {
-	from, to int // letters of the record
+	from, to int // range [from, to) of the letters of the record
 	seq      *sequence
 	repeated bool // an earlier window of the file has the same sequence; the result is computed for that window
 }
@@ -83,7 +84,7 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 	}
 }
 
-// tooLong returns the error for a record over the length limit, under LongError.
+// tooLong returns an ErrTooLong if a record has more than MaxLength letters and the policy is LongError, otherwise nil.
 func (j *Job) tooLong(file string, r seqio.Record) error {
 	if j.Long != LongError || j.MaxLength == 0 || len(r.Seq) <= j.MaxLength {
 		return nil
@@ -123,7 +124,7 @@ func (j *Job) makeRows(rec *record) (rows []store.Row) {
 }
 
 // residues returns, for each token of the windows that the pooling Residues covers, the letters of the record for which
-// it stands. It returns nil if no column of the output has that pooling.
+// the token stands. It returns nil if no column of the output has that pooling.
 func (j *Job) residues(windows []*window) (list []store.Letters) {
 	if !slices.ContainsFunc(j.Output.Columns, func(c store.Column) bool { return c.Pooling == store.Residues }) {
 		return nil

@@ -13,30 +13,32 @@ import (
 type Observer interface {
 	DeviceOpening(device string)
 	DeviceReady(device string, took time.Duration)
-	DeviceLost(device string, err error) // other devices continue its work
+	DeviceLost(device string, err error) // called only if the run goes on with the other devices
 	FileStarted(path, device string)
 	// FileContinued reports that the results of the first records of a file are those of an earlier run.
 	FileContinued(path string, records int64)
-	// PartsDropped reports that the results which runs keep for a file until its output is complete cannot be read or
-	// written, or not all of them. The run computes what is missing.
+	// PartsDropped reports that the log in which runs keep the results of a file until its output is complete cannot be
+	// used, or not to its end. The run computes the missing results.
 	PartsDropped(path string, reason error)
 	BatchDone(Batch)
-	// SpanRead reports that a reader has read and tokenized a span: some consecutive records of a file. This took the
-	// time busy. Before that the reader waited, because as many spans as are allowed were in memory.
+	// SpanRead reports that a reader has read and tokenized a span, which is a list of consecutive records, in the time
+	// busy. Before, the reader had waited for the time waited, because the maximum number of spans was in memory.
 	SpanRead(busy, waited time.Duration)
-	// SpanKnown reports a span of which nothing had to be computed, and its size in the input file.
+	// SpanKnown reports a span of records of which nothing had to be computed, and the size of the span in the input
+	// file.
 	SpanKnown(path string, bytes int64)
-	// SpanWritten reports that the writer of a file has stored a span, or committed the output. This took the time busy.
-	// Before that the writer waited until the span was computed.
+	// SpanWritten reports that the writer of a file has stored a span of records, or committed the output, in the time
+	// busy. Before, the writer had waited for the time waited until the span was computed.
 	SpanWritten(busy, waited time.Duration)
 	LongRecord(LongRecord) // called before the record is computed
-	// RecordWritten reports the rows of a record, in the order of its file. The rows are valid until it returns.
+	// RecordWritten reports the rows of a record. It is called for the records of a file in their order. The rows are
+	// valid until RecordWritten returns.
 	RecordWritten(path string, line int64, rows []store.Row)
 	// BudgetHalved reports that a batch did not fit the memory of a device, because of err. tokens is the new maximum of
 	// tokens in a batch.
 	BudgetHalved(device string, tokens int, err error)
 	RecordSkipped(path, id string, line int64, err error)
-	FileSkipped(path string) // the output of an earlier run is complete
+	FileSkipped(path string) // not computed, because the output of an earlier run is complete
 	FileFinished(FileReport)
 	FileFailed(Failure)
 }
@@ -46,10 +48,10 @@ type Batch struct {
 	Device, Path string
 	Sequences    int
 	Tokens       int
-	Budget       int   // number of tokens that a batch of the device may have
-	Bytes        int64 // approximate size of its input on disk
+	Budget       int   // maximum number of tokens in a batch of the device
+	Bytes        int64 // approximate size of the records of the batch in the input file
 	Took         time.Duration
-	Waited       time.Duration // time before it in which the device had nothing to compute
+	Waited       time.Duration // time before the batch in which the device had nothing to compute
 }
 
 // FileReport is the result of one file.
@@ -57,14 +59,14 @@ type FileReport struct {
 	Path              string
 	Device            string           // names of the devices, separated by commas
 	Records           int64            // number of records written
-	Tokens            int64            // including special tokens
+	Tokens            int64            // number of tokens, including special tokens
 	Letters           int64            // number of letters used; letters in two windows count twice
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
-	Repeated          int64            // number of records that were not computed, because earlier ones are equal
+	Repeated          int64            // number of records whose sequences were computed for earlier records
 	Overflows         int64            // number of values that Output.DType turned into infinities
-	Skipped           map[string]int64 // number of skipped records by reason
+	Skipped           map[string]int64 // number of skipped records, by reason
 	Examples          []seqio.Skip     // some of the skipped records
 	Outputs           []store.File
 	Started, Finished time.Time

@@ -27,19 +27,21 @@ type Output struct {
 	DType    store.DType       // type of the values
 	Windows  bool              // one row for each window
 	Compress bool              // compresses Parquet
-	Matrix   bool              // writes one array of all records with the format H5, see store.Spec
-	Meta     map[string]string // stored in the output files themselves
+	Matrix   bool              // makes the format H5 write one array of all records, see store.Spec
+	Meta     map[string]string // metadata that the output files themselves contain
 	Shard    string            // name of the shard, such as 3-of-8, or ""; set by Job.Divide
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
 
-// ErrMixture is wrapped by the error of a run that would replace an existing output. The existing output was made with
-// other settings or from other content of the input, or the manifest does not list it. With Job.Force such an output is
-// replaced. An output that is missing, or that differs from its entry in the manifest, is merely incomplete and is
-// computed again. A single file of a run fails with ErrMixture if another run has written its output in the meantime.
+// ErrMixture is wrapped by the error of a run that finds an existing output which it must not replace: one that was
+// made with other settings or from another content of the input, or that the manifest does not list. With Job.Force the
+// run replaces such an output. A missing output, and an output that differs from its entry in the manifest, count as
+// incomplete and are computed again. A single file of a run fails with ErrMixture if another run has written its output
+// in the meantime.
 var ErrMixture = errors.New("the output folder holds other results")
 
-// Folder returns the folder of the outputs of an input with the given Dir (see seqio.Input), in the output folder out.
+// Folder returns the folder, in the output folder out, for the outputs of an input. dir is the Dir of the input (see
+// seqio.Input).
 func Folder(out, dir string) string {
 	names := strings.Split(dir, "/")
 	for i, name := range names {
@@ -66,7 +68,8 @@ func (j *Job) Check(ctx context.Context) error {
 	return j.check(ctx)
 }
 
-// check reads the manifest. If it was read before, check reads the lines that have been added since.
+// check reads the manifest, or the lines that have been added since it was last read. Then it returns an error if the
+// existing outputs do not match the job; see Check.
 func (j *Job) check(ctx context.Context) (err error) {
 	if j.manifest == nil {
 		j.manifest, err = store.ReadManifest(j.Output.Dir)
@@ -76,7 +79,7 @@ func (j *Job) check(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if j.plan == nil { // all shards must have the names of the plan
+	if j.plan == nil { // a shard must use the names in its plan, which all shards share
 		j.keepNames(ctx, j.manifest)
 	}
 	if j.Force {
@@ -88,8 +91,8 @@ func (j *Job) check(ctx context.Context) (err error) {
 	return j.refuseMixture(j.manifest)
 }
 
-// refuseMixture returns an error if an output of this job already exists and has no entry in the manifest or was made
-// with other settings.
+// refuseMixture returns an ErrMixture if an output of this job already exists and has no entry in the manifest, was
+// made with other settings, or belongs to an input that can be read only once.
 func (j *Job) refuseMixture(m *store.Manifest) error {
 	for _, f := range j.Files {
 		for _, path := range j.Output.existing(f) {
@@ -134,7 +137,7 @@ func difference(had, want store.Entry) string {
 		{"backend", had.Backend, want.Backend},
 		{"numerics version", strconv.Itoa(had.NumericsVersion), strconv.Itoa(want.NumericsVersion)},
 	}
-	names := map[string]string{shardParameter: "", missingParameter: ""} // most outputs do not have them
+	names := map[string]string{shardParameter: "", missingParameter: ""} // compared even if neither entry has them
 	maps.Copy(names, want.Parameters)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		fields = append(fields, struct{ name, had, want string }{name, had.Parameters[name], want.Parameters[name]})
@@ -162,7 +165,7 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 			return nil, err
 		case complete:
 			resumed = append(resumed, f.Path)
-			store.RemoveParts(r.Output.Main(f)) // left if its run was killed right after the commit
+			store.RemoveParts(r.Output.Main(f)) // removes the log of a run that was killed right after the commit
 		default:
 			todo = append(todo, f)
 		}
@@ -218,8 +221,8 @@ func (r *run) complete(ctx context.Context, f File) (bool, error) {
 	return true, nil
 }
 
-// coarseClock is the coarsest resolution of modification times in common file systems. If a file is read so soon after
-// it was modified, a later modification may have the same time.
+// coarseClock is the coarsest resolution of modification times in common file systems. If a file is read within this
+// time after a modification, a later modification may have the same time as the first.
 const coarseClock = 2 * time.Second
 
 // sameInput reports whether an input is the one from which an output was made: it has the same path, size and

@@ -16,7 +16,8 @@ import (
 	"seqembed/kernels"
 )
 
-// threeFiles adds three inputs, the largest first, each of which the reader divides into several spans.
+// threeFiles adds three inputs, the largest first, each of which the reader divides into several spans of records. It
+// returns the records by the names of the inputs.
 func (b *bench) threeFiles() map[string][]entryOf {
 	b.Helper()
 	inputs := map[string][]entryOf{"a": randomRecords(1, upTo(90)...), "b": randomRecords(2, upTo(60)...), "c": randomRecords(3, upTo(30)...)}
@@ -26,8 +27,8 @@ func (b *bench) threeFiles() map[string][]entryOf {
 	return inputs
 }
 
-// TestInterrupt interrupts a run in one of several batches. The batch must be finished, complete files kept, and no
-// partial files left. After a second run, the outputs must be those of a run without an interruption.
+// TestInterrupt interrupts a run in one of several batches. The run must finish the batch, keep complete outputs, and
+// leave no partial files. After a second run, the outputs must be those of a run without an interruption.
 func TestInterrupt(t *testing.T) {
 	whole := newBench(t)
 	whole.threeFiles()
@@ -99,7 +100,7 @@ func TestInterruptedBeforeItBegan(t *testing.T) {
 	b.wantNames()
 }
 
-// TestSecondRunDoesNothing checks that a second run does not even open the device.
+// TestSecondRunDoesNothing checks that a second run, for which all outputs are complete, does not even open the device.
 func TestSecondRunDoesNothing(t *testing.T) {
 	b := newBench(t)
 	b.threeFiles()
@@ -115,7 +116,8 @@ func TestSecondRunDoesNothing(t *testing.T) {
 	}
 }
 
-// TestIncompleteOutputIsMadeAgain checks that an output that is damaged or incomplete is computed again, and no other.
+// TestIncompleteOutputIsMadeAgain checks that an output that is damaged or incomplete is computed again, and that no
+// other output is.
 func TestIncompleteOutputIsMadeAgain(t *testing.T) {
 	for name, damage := range map[string]func(b *bench) error{
 		"output deleted":    func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.npy")) },
@@ -159,8 +161,8 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// unfinish removes the last line for an output from the manifest. The earlier line, which was written before the output
-// was renamed, remains.
+// unfinish makes the manifest say that an output was begun but not finished. It appends the entry that a run writes
+// before it renames the output to its final path.
 func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
@@ -175,7 +177,8 @@ func unfinish(dir, output string) error {
 }
 
 // TestManifestKnowsOutputBeforeItIsThere checks that a run adds the entry for an output to the manifest before it
-// renames the output to its final path. Otherwise, if a run is killed in between, the next run would refuse its output.
+// renames the output to its final path. Otherwise the next run would refuse the output of a run that was killed after
+// the rename.
 func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -197,7 +200,8 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(b.out, "f0.fake.npy")); err != nil {
 		t.Fatal(err)
 	}
-	// The list of ids is left without its array. Such an output is computed again, not refused.
+	// The failed run has left the file of ids without the file of embeddings. Such an output must be computed again,
+	// not refused.
 	second := b.again()
 	second.job.Force = false
 	if s := second.run(); len(s.Files) != 1 {
@@ -206,8 +210,8 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	second.wantNames(outputsOf("f0")...)
 }
 
-// TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output does not
-// match its settings or inputs. With Job.Force it must replace the output.
+// TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output was made
+// with other settings or from other inputs. With Job.Force, the run must replace the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -375,8 +379,8 @@ func TestMovedInput(t *testing.T) {
 	}
 }
 
-// TestUnchangedInputIsNotRead checks that an input with the same path, size and time is not read again. If the input
-// was modified just before it was first read, it must be read again (see coarseClock).
+// TestUnchangedInputIsNotRead checks that an input with the same path, size and modification time is not read again. If
+// the input was modified just before it was first read, it must be read again (see coarseClock).
 func TestUnchangedInputIsNotRead(t *testing.T) {
 	b := newBench(t)
 	path := b.add("a.faa", ">a\nMKV\n")
@@ -428,7 +432,7 @@ func TestFormatsSideBySide(t *testing.T) {
 		}
 	}
 	tokens := b.again()
-	// The files of the .npz output and of the .npy output include the same .ids.txt.
+	// The .npz output and the .npy output have the same .ids.txt file.
 	tokens.setColumns(store.Column{Pooling: store.Tokens})
 	tokens.job.Output.Template.Parameters = map[string]string{"pool": "none", "format": "npy"}
 	if _, err := tokens.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "f0.fake.ids.txt") {
@@ -437,8 +441,8 @@ func TestFormatsSideBySide(t *testing.T) {
 }
 
 // TestTwoRunsAtOnce runs two jobs in one folder at the same time. A second run with other settings is refused before it
-// begins. If both write the same output from different inputs, the run that finishes second is refused. If both write
-// it from the same input, both succeed.
+// begins. If both runs write the same output from different inputs, the output of the run that finishes second is
+// refused. If both write the output from the same input, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
@@ -464,7 +468,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			change(second)
 			var s Summary
 			var err error
-			first.fake.fault = func(kernels.Batch) error { // the second run starts after the first and ends before it
+			first.fake.fault = func(kernels.Batch) error { // the second run starts and ends inside the first run
 				if first.fake.calls.Load() == 1 {
 					s, err = second.job.Run(t.Context())
 				}
@@ -501,7 +505,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 }
 
 // interruptForce runs a job of three files (see threeFiles) with Job.Force, and interrupts it after one file has been
-// finished, in a batch of the next.
+// finished, in a batch of the next file.
 func (b *bench) interruptForce() {
 	b.Helper()
 	b.job.Force = true
@@ -522,7 +526,8 @@ func (b *bench) interruptForce() {
 }
 
 // TestInterruptedForce checks that the same command continues an interrupted run with Job.Force. A command with fewer
-// files does not, and after the interrupted run has been completed, the same command computes all files again.
+// files must not continue it. After the interrupted run has been completed, the same command must compute all files
+// again.
 func TestInterruptedForce(t *testing.T) {
 	b := newBench(t)
 	b.threeFiles()
@@ -530,7 +535,7 @@ func TestInterruptedForce(t *testing.T) {
 	want := b.outputs()
 	forced := b.again()
 	forced.interruptForce()
-	other := forced.again() // not the same command
+	other := forced.again() // another command, with fewer files
 	other.job.Files = other.job.Files[:1]
 	if s := other.run(); len(s.Files) != 1 || len(s.Resumed) != 0 {
 		t.Errorf("a run with fewer files: %d made, %d resumed", len(s.Files), len(s.Resumed))
@@ -552,9 +557,9 @@ func TestInterruptedForce(t *testing.T) {
 	}
 }
 
-// TestForceForgetsAnInterruptedRun checks what a run with Job.Force makes again after an interrupted one: the output
-// that the interrupted run has finished only if it, its input, the manifest or the settings have changed since, or if a
-// run without Job.Force has completed all outputs.
+// TestForceForgetsAnInterruptedRun checks a run with Job.Force after an interrupted run with Job.Force. It must make
+// the output that the interrupted run has finished again in two cases only: if the output, its input, the manifest or
+// the settings have changed since, or if a run without Job.Force has completed all outputs.
 func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(b *bench)
@@ -581,8 +586,8 @@ func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	}
 }
 
-// TestForgottenForce checks when the file that describes an interrupted run with Job.Force (see ForcePrefix) is removed
-// by other runs: as soon as the interrupted run has no output left to make.
+// TestForgottenForce checks when other runs remove the file that describes an interrupted run with Job.Force (see
+// ForcePrefix): as soon as no output of the interrupted run is left to make, and not before.
 func TestForgottenForce(t *testing.T) {
 	marks := func(b *bench) int {
 		names, err := filepath.Glob(filepath.Join(b.out, ForcePrefix+"*"))

@@ -4,23 +4,23 @@ import (
 	"encoding/binary"
 )
 
-// sequence is a list of tokens that is computed once for all windows of a file that have it. It belongs to the span of
-// the first of these windows. The writer takes its result after that span is computed, for windows of later spans, too:
-// it processes spans in the order of the file.
+// sequence is a list of tokens. It is computed once for all windows of a file that have these tokens, in the span of
+// records with the first of the windows. The writer processes spans in the order of the file, so the result exists when
+// the writer reaches the other windows.
 type sequence struct {
 	ids     []int32
 	first   string      // id of the first record with the sequence
-	line    int64       // line of that record
+	line    int64       // line of the first record with the sequence
 	kept    bool        // whether later windows may refer to the sequence
 	result  [][]float32 // one slice per column; set when the sequence is computed
-	stored  bool        // whether result or failure is that of an earlier run, which has kept it in a log (see parts)
-	failure error       // the reason why it has no result
+	stored  bool        // whether result or failure comes from the log of an earlier run (see parts)
+	failure error       // reason why the sequence has no result, or nil
 }
 
 func (s *sequence) tokens() int { return len(s.ids) }
 
-// DefaultKeptBytes is the value of the command line for Job.KeptBytes. With one mean of 320 values a record it is
-// enough for the latest 30,000 sequences of 80 letters.
+// DefaultKeptBytes is the value, in bytes, of the command line for Job.KeptBytes. With one mean of 320 values for each
+// record it is enough for the latest 30,000 sequences of 80 letters.
 const DefaultKeptBytes = 64 << 20
 
 // appendIDs appends the token ids to b as bytes. Equal sequences have equal bytes.
@@ -31,8 +31,8 @@ func (s *sequence) appendIDs(b []byte) []byte {
 	return b
 }
 
-// latest contains the latest different sequences of a file, within a limit of memory. If a sequence of the file is
-// repeated after it has been removed from here, it is computed again. Only the file's reader uses a latest.
+// latest contains the latest different sequences of a file, within a limit of memory. If a sequence is repeated in the
+// file after it has been removed from the latest ones, it is computed again. Only the file's reader uses a latest.
 type latest struct {
 	limit int                  // maximum of bytes; see Job.KeptBytes
 	known map[string]*sequence // sequences by the bytes of their token ids
@@ -41,8 +41,8 @@ type latest struct {
 	key   []byte               // buffer for a key
 }
 
-// unify compares the sequences of a record's windows with the known ones. A window with a known sequence then refers to
-// it. Other sequences become known, unless they are larger than the limit.
+// unify compares the sequences of a record's windows with the known ones. A window with the tokens of a known sequence
+// gets a reference to that sequence. Any other sequence becomes known, unless it is larger than the limit.
 func (l *latest) unify(j *Job, rec *record) {
 	for _, w := range rec.windows {
 		l.key = w.seq.appendIDs(l.key[:0])

@@ -82,8 +82,9 @@ func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	}
 }
 
-// TestLatestIsBounded adds random sequences, many of them equal, to a latest. The size of those that are kept must
-// never exceed the limit, and only a sequence with equal tokens may be taken for a known one.
+// TestLatestIsBounded adds random sequences, many of them equal, to a latest, which keeps recent sequences of a file.
+// The size of the sequences that it keeps must never exceed the limit, and only a sequence with equal tokens may be
+// taken for a known one.
 func TestLatestIsBounded(t *testing.T) {
 	job := &Job{Tokenizer: transformer.ESM2.NewTokenizer(), Covered: fakeCovered, Output: Output{Dim: 5, Columns: everyColumn()}}
 	l := latest{limit: 20_000}
@@ -91,7 +92,7 @@ func TestLatestIsBounded(t *testing.T) {
 	for i := range 3000 {
 		seq := strings.Repeat(residues[rng.IntN(3):][:4], 1+rng.IntN(12))
 		if i%100 == 99 {
-			seq = strings.Repeat("W", 500) // over the limit
+			seq = strings.Repeat("W", 500) // larger than the limit
 		}
 		rec, err := job.newRecord("f", seqio.Record{ID: "x", Seq: []byte(seq)})
 		if err != nil {
@@ -123,8 +124,8 @@ func TestLatestIsBounded(t *testing.T) {
 	}
 }
 
-// TestRepeatsOfASequenceThatDoesNotFit checks that all records with a sequence that does not fit the memory are left
-// out, or that the first of them fails the file.
+// TestRepeatsOfASequenceThatDoesNotFit checks several records with the same sequence, which does not fit the memory. If
+// bad records are skipped, all of these records must be left out. Otherwise the first of them must fail the file.
 func TestRepeatsOfASequenceThatDoesNotFit(t *testing.T) {
 	big := strings.Repeat("M", 60)
 	content := ">a\nMKV\n>big1\n" + big + "\n>b\nMKV\n>big2\n" + big + "\n>c\nMKL\n"

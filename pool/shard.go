@@ -43,23 +43,24 @@ type shardPlan struct {
 	Outputs []plannedOutput `json:"outputs"`
 }
 
-// plannedOutput is an output and the parts of its input.
+// plannedOutput is an output of a plan, with the parts into which its input is divided.
 type plannedOutput struct {
 	Name        string        `json:"name"` // slash-separated path of the joined output in the output folder
 	Size        int64         `json:"input_size"`
-	Interleaved bool          `json:"interleaved"` // see seqio.Part
-	Parts       []plannedPart `json:"parts"`       // in the order of the input
+	Interleaved bool          `json:"interleaved"` // whether shards have alternate blocks, see seqio.Part
+	Parts       []plannedPart `json:"parts"`       // parts of the input, in its order
 }
 
-// plannedPart is the part of an input that a shard has: the records that belong to the bytes From to To, as stored.
+// plannedPart is the part of an input that a shard has: the records that belong to the range of bytes [From, To) of the
+// stored file.
 type plannedPart struct {
 	Shard int   `json:"shard"`
 	From  int64 `json:"from"`
 	To    int64 `json:"to"`
 }
 
-// inflation is the assumed ratio of a file's size to its compressed size. gzip makes reads with qualities and proteins
-// 2 to 3 times smaller, and DNA without qualities 4 times.
+// inflation is the assumed ratio of a file's size to its compressed size. gzip makes reads with qualities, and
+// proteins, 2 to 3 times smaller, and DNA without qualities 4 times smaller.
 const inflation = 3
 
 // parameter returns the description, for the manifest, of the part of an input that a shard has.
@@ -89,14 +90,14 @@ func (j *Job) Divide(s Shard) error {
 		}
 		total += f.whole.Size * weight(f)
 	}
-	// end returns the end of the range of shard i.
+	// end returns the end of the range of shard i, as a weighted position from the beginning of the first file.
 	end := func(i int) int64 {
 		high, low := bits.Mul64(uint64(total), uint64(i))
 		at, _ := bits.Div64(high, low, uint64(s.N))
 		return int64(at)
 	}
 	var files []File
-	i, at := 1, int64(0) // shard, and the position of the file
+	i, at := 1, int64(0) // number of the shard, and weighted position of the beginning of the file
 	for _, f := range j.Files {
 		output := plannedOutput{Name: j.planned(f), Size: f.whole.Size, Interleaved: f.whole.Interleaved()}
 		for from := int64(0); from < output.Size; {
@@ -128,7 +129,8 @@ func (j *Job) planned(f File) string {
 	return filepath.ToSlash(strings.TrimSuffix(path, store.ShardSuffix+j.Output.Shard))
 }
 
-// part returns the file with a part of its records alone.
+// part returns a copy of the file that is restricted to the records of a range of its bytes. parameter describes the
+// range in the manifest.
 func (f File) part(from, to int64, parameter string) File {
 	f.Part, f.parameter = f.whole, parameter
 	f.Part.From, f.Part.To = from, to
@@ -138,7 +140,8 @@ func (f File) part(from, to int64, parameter string) File {
 	return f
 }
 
-// reading returns the options for reading the file or its part.
+// reading returns the options for reading the file or its part. In a part, repeated ids get no suffix, because Merge
+// adds the suffixes.
 func (f File) reading(o seqio.Options) seqio.Options {
 	o.Alphabet, o.Part = f.forced, f.Part
 	if o.Duplicates == seqio.DuplicateSuffix && !f.Part.IsZero() {
@@ -156,8 +159,8 @@ func (j *Job) template(f File) store.Entry {
 	return e
 }
 
-// same reports whether sum is the SHA-256 of the file's content, and size its size. In a shard, sum is that of the part
-// of the file that the shard reads, and size is not compared.
+// same reports whether sum is the SHA-256 of the file's content, and size its size. In a shard, sum is compared with
+// the SHA-256 of the part of the file that the shard reads, and size is ignored.
 func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
 	if f.Part.IsZero() {
 		return isSame(ctx, f.Path, size, sum)
@@ -204,7 +207,8 @@ func (j *Job) checkPlan() error {
 	return nil
 }
 
-// writePlan writes the plan of a job that is a shard into the output folder, unless it is there.
+// writePlan writes the plan of a job that is a shard into the output folder, unless the folder has the same plan
+// already.
 func (j *Job) writePlan() error {
 	path := j.Output.planPath()
 	if had, err := os.ReadFile(path); j.plan == nil || err == nil && bytes.Equal(had, j.plan) {

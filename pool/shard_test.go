@@ -70,7 +70,7 @@ func gzipped(content []byte, block bool) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	if block {
-		z.Extra = []byte("BC\x02\x00__") // the length of the block minus 1 takes the place of __
+		z.Extra = []byte("BC\x02\x00__") // __ is replaced by the length of the block minus 1
 	}
 	_, _ = z.Write(content) // a bytes.Buffer cannot fail
 	_ = z.Close()
@@ -80,7 +80,7 @@ func gzipped(content []byte, block bool) []byte {
 	return b.Bytes()
 }
 
-// shard returns a copy of b that is a shard with an output folder of its own.
+// shard returns a copy of b whose job is the shard s, with an output folder of its own.
 func (b *bench) shard(s Shard) *bench {
 	b.Helper()
 	next := b.again()
@@ -92,7 +92,7 @@ func (b *bench) shard(s Shard) *bench {
 	return next
 }
 
-// merger returns a Merge of the n shards that b.shard makes, into a folder of its own, and a bench of that folder.
+// merger returns a Merge of the n shards that b.shard makes, and a bench for its output folder.
 func (b *bench) merger(n int) (*Merge, *bench) {
 	to := b.again()
 	to.out = filepath.Join(filepath.Dir(b.out), fmt.Sprintf("merged%d", n))
@@ -121,7 +121,7 @@ func (b *bench) withoutManifest() map[string]string {
 }
 
 // TestMergeEqualsOneRun divides random inputs among 1 to 7 shards, in all formats. The merged outputs must have the
-// bytes of one run, and almost the same entries in the manifest (see sameEntries).
+// same bytes as those of one run, and almost the same entries in the manifest (see sameEntries).
 func TestMergeEqualsOneRun(t *testing.T) {
 	everyFormat := []struct {
 		format store.Format
@@ -196,7 +196,7 @@ func (b *bench) sameEntries(other *bench) {
 }
 
 // TestShardsDivideAllRecords checks that all shards of a run have the same plan, that their parts together cover every
-// byte of every input once, and that they have nearly the same number of bytes.
+// byte of every input once, and that all shards have nearly the same number of bytes.
 func TestShardsDivideAllRecords(t *testing.T) {
 	b := shardBench(t, 1)
 	for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 100} {
@@ -240,7 +240,7 @@ func TestShardsDivideAllRecords(t *testing.T) {
 }
 
 // TestInputOfAnotherSizeThanDivided checks that a shard does not embed a file that has changed since it was divided.
-// Otherwise the last shard would lack the records that were added, and might end inside a record.
+// Otherwise no shard would have the records that were added, and the last shard might end inside a record.
 func TestInputOfAnotherSizeThanDivided(t *testing.T) {
 	records := fasta(randomRecords(1, upTo(40)...))
 	for name, content := range map[string]string{"a.faa": records, "a.faa.gz": string(gzipped([]byte(records), true))} {
@@ -248,7 +248,7 @@ func TestInputOfAnotherSizeThanDivided(t *testing.T) {
 			b := newBench(t)
 			b.add(name, content)
 			last := b.shard(Shard{2, 2})
-			if err := os.Truncate(filepath.Join(b.in, name), size); err != nil { // or adds zeros
+			if err := os.Truncate(filepath.Join(b.in, name), size); err != nil { // a larger size adds zeros
 				t.Fatal(err)
 			}
 			if s := last.run(); len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, ErrChanged) {
@@ -373,8 +373,8 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// TestMergeOfSomeShards joins shards although one is missing, and the missing one must be named. After all shards have
-// been made, Merge must refuse to replace the incomplete outputs, and replace them with Merge.Force.
+// TestMergeOfSomeShards joins shards although one is missing. The result must name the missing shard. After all shards
+// have been made, Merge must refuse to replace the incomplete outputs without Merge.Force, and replace them with it.
 func TestMergeOfSomeShards(t *testing.T) {
 	b := shardBench(t, 4)
 	b.run()
@@ -444,8 +444,8 @@ func TestMergeOfOneRecordEach(t *testing.T) {
 	to.check("a", []entryOf{{"u", "MKV"}, {"v", "MKK"}})
 }
 
-// TestShardsInOneFolder checks that shards may share an output folder and can be merged from there, and that a shard of
-// a run with another number of shards is refused in that folder.
+// TestShardsInOneFolder checks that shards may share an output folder and can be merged from that folder, and that a
+// shard of a run with another number of shards is refused in that folder.
 func TestShardsInOneFolder(t *testing.T) {
 	b := shardBench(t, 5)
 	b.run()

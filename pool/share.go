@@ -1,8 +1,9 @@
 package pool
 
-// The spans of a run are taken from a queue by whichever device is free. So a device that takes a large span as the
-// last one computes while the others have nothing left. Therefore spans become smaller towards the end of a run, as in
-// guided self-scheduling (Polychronopoulos and Kuck, IEEE Transactions on Computers 36, 1987).
+// Spans are lists of consecutive records. They wait in a queue from which the next free device takes one. If the last
+// span is large, its device still computes while the other devices have nothing left. Therefore spans become smaller
+// towards the end of a run, as in guided self-scheduling (Polychronopoulos and Kuck, IEEE Transactions on Computers 36,
+// 1987).
 
 const (
 	// sharesLeft is the number of spans for each device into which the rest of a run is divided.
@@ -11,20 +12,21 @@ const (
 	// spans would not save time, because a batch takes some time whatever its size.
 	minShare = 4
 	// packingLoss makes a span of several full batches smaller, by one part in packingLoss of its tokens. Batches are
-	// never quite full, so that a few tokens of most spans would otherwise need one more batch.
+	// never quite full. Without this reduction, most spans would need one more batch for a few tokens.
 	packingLoss = 32
 )
 
-// nextCapacity returns the number of tokens for the next span of a file: most of them, or fewer towards the end of a
-// run on several devices. budget is the number of tokens in a full batch. The tokens that are left in the run are
-// estimated from the bytes that are left to be read, and from this file's tokens per byte up to here.
+// nextCapacity returns the maximum number of tokens in the next span (list of consecutive records) of a file. It is the
+// argument most, or less towards the end of a run on several devices. budget is the number of tokens in a full batch.
+// The tokens that are left in the run are estimated from the bytes that are left to be read, and from the tokens per
+// byte in the part of this file that has been read.
 func (f *fileJob) nextCapacity(most, budget int) int {
 	if most <= budget {
 		return most
 	}
 	capacity := most
 	if len(f.Devices) > 1 && !f.once() {
-		tokensPerByte := 1.0 // too many for DNA
+		tokensPerByte := 1.0 // a first guess, which is too high for DNA
 		if f.position > 0 {
 			tokensPerByte = float64(f.tokens) / float64(f.position)
 		}

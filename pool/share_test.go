@@ -8,9 +8,10 @@ import (
 	"testing"
 )
 
-// TestNextCapacity checks the sizes of spans into which nextCapacity divides a large file with one token a byte. No
-// span may be larger than the maximum. All spans of a run on one device must be full. On several devices a span must be
-// at most a device's share of the tokens that are left, or have the minimum size if the share is less.
+// TestNextCapacity checks the sizes, in tokens, of the spans of records into which nextCapacity divides a large file
+// with one token a byte. No span may be larger than the maximum. All spans of a run on one device must be full. On
+// several devices a span must be at most a device's share of the tokens that are left, or have the minimum size if the
+// share is less.
 func TestNextCapacity(t *testing.T) {
 	const size = 1_000_000
 	for _, devices := range []int{1, 2, 8, 1000} {
@@ -29,11 +30,11 @@ func TestNextCapacity(t *testing.T) {
 				case devices > 1 && n > max(budget/minShare, left/(sharesLeft*devices)):
 					t.Fatalf("%d devices, budget %d, %d bytes left: a span of %d", devices, budget, left, n)
 				}
-				n = min(max(n, 1), left) // a span has at least one record
+				n = min(max(n, 1), left) // a span has at least one record, and so one token
 				f.position, f.tokens = f.position+int64(n), f.tokens+int64(n)
 				f.unread.Add(-int64(n))
 			}
-			// What is left of other files may be unknown, and its estimate wrong.
+			// The number of unread bytes may be wrong, because the sizes of other files may be unknown.
 			for _, left := range []int64{0, -size, math.MaxInt64} {
 				f.unread.Store(left)
 				if n := f.nextCapacity(most, budget); n < budget/minShare || n > most {

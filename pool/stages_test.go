@@ -19,8 +19,8 @@ func (s slowTokenizer) Append(ids []int32, letters []byte) ([]int32, int) {
 }
 
 // TestTimesOfStages checks the times for which reading, computing and writing were busy and waited, as the Observer
-// receives them, in a run with a slow device and in one with slow reading. There are 20 records, each a batch and a
-// span.
+// receives them. One run has a slow device, and one has slow reading. Each of the 20 records is a batch and a span, the
+// unit that is read and written at once.
 func TestTimesOfStages(t *testing.T) {
 	const n = 20
 	second := func(n int) time.Duration { return time.Duration(n) * time.Second }

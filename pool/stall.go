@@ -13,17 +13,17 @@ import (
 var ErrStalled = errors.New("no progress")
 
 // watched is an Embedder that gives up its device if a batch takes too long: a call of a driver may never return, and
-// cannot be interrupted. The call then keeps its goroutine until the process ends, the device counts as failed, and
-// nothing of it is used or closed any more.
+// cannot be interrupted. The call then keeps its goroutine until the process ends. The device counts as failed, and is
+// neither used nor closed any more.
 type watched struct {
 	Embedder
 	device Device
-	limit  time.Duration // for a batch of at most the budget
-	lost   error         // set when the device is given up
+	limit  time.Duration // time limit for a batch of at most the budget
+	lost   error         // reason why the device was given up, or nil
 }
 
-// ticks is the number of ticks of a ticker after which a time limit has passed. Time in which the process is suspended,
-// for example by a job scheduler, then hardly counts: a ticker drops the ticks that are due in it.
+// ticks is the number of ticks of a ticker that make up a time limit. A ticker drops the ticks that are due while the
+// process is suspended, for example by a job scheduler. So such time hardly counts.
 const ticks = 16
 
 // open opens a device. With Job.StallTimeout its batches are watched.
@@ -56,7 +56,7 @@ func (w *watched) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 }
 
 // limitOf returns the time limit for a batch of a number of tokens. For a batch over the budget, which is a single
-// sequence, it grows with the square of the number, as the time of attention does.
+// sequence, the limit grows with the square of the number, as the time of attention does.
 func (w *watched) limitOf(tokens int) time.Duration {
 	times := max(1, float64(tokens)/float64(w.Budget()))
 	return time.Duration(min(float64(w.limit)*times*times, math.MaxInt64/2))
@@ -67,7 +67,7 @@ func await[T any](w *watched, limit time.Duration, call func() T) (result T, ok 
 	if w.lost != nil {
 		return result, false
 	}
-	done := make(chan T, 1) // has room, so that a late call ends
+	done := make(chan T, 1) // has room for a late result, so that the goroutine ends
 	go func() { done <- call() }()
 	ticker := time.NewTicker(max(1, limit/ticks))
 	defer ticker.Stop()

@@ -14,7 +14,7 @@ import (
 // hanging is a fake device that hangs from its second batch on until release is closed.
 type hanging struct {
 	*fake
-	inStart   bool // whether it hangs in Start, and not in the function that Start returns
+	inStart   bool // whether it hangs in Start; otherwise it hangs in the function that Start returns
 	release   chan struct{}
 	abandoned int // number of calls of Device.Abandon
 }
@@ -70,8 +70,8 @@ func TestDeviceThatHangs(t *testing.T) {
 	}
 }
 
-// TestLastDeviceHangs checks that a run ends if its last device makes no progress, that it keeps finished records, and
-// that the same command completes it.
+// TestLastDeviceHangs checks that a run ends if its last device makes no progress, and that a second run completes the
+// job.
 func TestLastDeviceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _, records := bigFile(t, 1)
@@ -82,7 +82,7 @@ func TestLastDeviceHangs(t *testing.T) {
 		_, err := b.job.Run(t.Context())
 		var device *DeviceError
 		if took := time.Since(began); !errors.As(err, &device) || device.Device != "hangs" || !strings.Contains(err.Error(), "big.faa: no progress for ") || !errors.Is(err, ErrStalled) ||
-			took > b.job.StallTimeout*64 { // one of its records is longer than the budget
+			took > b.job.StallTimeout*64 { // the longest record has 6.5 times the budget, and so 42 times the limit
 			t.Errorf("after %v: %v", took, err)
 		}
 		b = b.again()
@@ -93,11 +93,12 @@ func TestLastDeviceHangs(t *testing.T) {
 }
 
 // TestLongRecordsHaveTime checks that no device is given up while it computes a record of ten times the budget, if the
-// time that it takes grows with the square of the length.
+// time for the record grows with the square of the length.
 func TestLongRecordsHaveTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		records := append(randomRecords(1, upTo(30)...), entryOf{"long", strings.Repeat("MKVLAAGW", 80)}) // ten times the budget
+		// The long record has ten times the budget of 64 tokens.
+		records := append(randomRecords(1, upTo(30)...), entryOf{"long", strings.Repeat("MKVLAAGW", 80)})
 		b.add("a.faa", fasta(records))
 		b.job.StallTimeout = 10 * time.Second
 		b.fake.fault = func(batch kernels.Batch) error {

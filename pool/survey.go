@@ -12,7 +12,7 @@ type Survey struct {
 	Path      string
 	Output    string // path of the output's main file
 	Complete  bool   // the output exists, so that a run would leave the file out
-	Unread    bool   // the input can be read only once, so that it was not read: the counts are 0
+	Unread    bool   // the input was not read, because it can be read only once; the counts are 0
 	Records   int64  // number of records that would be written
 	Windows   int64  // number of windows, at least one for each record
 	Tokens    int64  // number of tokens, including special tokens
@@ -63,7 +63,7 @@ func (j *Job) Survey(ctx context.Context, f File) (Survey, error) {
 	return s, ErrInterrupted
 }
 
-// count adds a record.
+// count adds a record to the numbers of the survey.
 func (s *Survey) count(rec *record) {
 	s.Records++
 	s.Windows += int64(len(rec.windows))

@@ -16,19 +16,20 @@ import (
 // errLost reports a bug: a record was neither written nor skipped.
 var errLost = errors.New("records were lost")
 
-// write stores the spans in the order of the file and commits the output. It returns after the reader has ended and
-// every span has been computed or never will be.
+// write stores the spans of records in the order of the file and commits the output. It returns after the reader has
+// ended and every span has been computed or never will be.
 func (f *fileJob) write() error {
 	defer f.cancel(nil)
 	defer f.out.Abort()
 	defer f.parts.close()
 	devices, complete := map[string]bool{}, true
 	began := time.Now()
-	stored := func(computed time.Time) { // reports the times until computed, and since then
+	// stored reports the time of waiting, which ended at computed, and the time of storing since then.
+	stored := func(computed time.Time) {
 		f.Observer.SpanWritten(time.Since(computed), computed.Sub(began))
 		began = time.Now()
 	}
-	var err error // kept, because f.ctx may end with the run before the file fails
+	var err error // kept, because f.cancel(err) has no effect if the run has already ended
 	for s := range f.ordered {
 		if err == nil && complete && f.computed(s) {
 			computed := time.Now()
@@ -53,8 +54,8 @@ func (f *fileJob) write() error {
 	return f.parts.end(f.commit())
 }
 
-// computed waits until a span has been computed or never will be, and reports whether it has been. When the run ends,
-// it waits for the batches in flight.
+// computed waits until a span of records has been computed or never will be, and reports whether it has been computed.
+// When the run ends, it waits for the batches in flight.
 func (f *fileJob) computed(s *span) bool {
 	for !isClosed(s.done) {
 		select {
@@ -65,7 +66,7 @@ func (f *fileJob) computed(s *span) bool {
 			if f.failure() != nil {
 				return false
 			}
-			f.parts.endPart() // the process may have to end before the devices do
+			f.parts.endPart() // keeps the results now, because the process may be killed while the devices compute
 			<-f.workersDone
 			return isClosed(s.done)
 		}
@@ -135,7 +136,7 @@ func (f *fileJob) commit() error {
 		return err
 	}
 	if entry.Input.SHA256 = sum; f.Part.IsZero() {
-		entry.Input.Size = size // otherwise it is that of the whole file
+		entry.Input.Size = size // for a part of the file, Size stays that of the whole file
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
@@ -143,8 +144,8 @@ func (f *fileJob) commit() error {
 	if err := f.checkFolder(nil); err != nil {
 		return err
 	}
-	// The manifest names the output before it exists, so that the next run does not refuse the output of a run that was
-	// killed in between.
+	// The manifest names the output before the output exists. Otherwise the next run would refuse the output of a run
+	// that was killed between the two.
 	for _, path := range f.Output.spec(f.File).Paths() {
 		entry.Outputs = append(entry.Outputs, store.File{Path: path})
 	}

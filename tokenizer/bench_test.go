@@ -26,8 +26,8 @@ func benchmarkRecords(b *testing.B, t Tokenizer, seqs [][]byte) {
 	b.ReportMetric(float64(letters)/float64(tokens), "letters/token")
 }
 
-// BenchmarkBPE tokenizes random DNA of several lengths, and the genome of E. coli, on one core. It does so with the
-// synthetic vocabulary and with that of DNABERT-2.
+// BenchmarkBPE tokenizes random DNA of several lengths, and the genome of E. coli, on one core, with the synthetic
+// vocabulary and with that of DNABERT-2.
 func BenchmarkBPE(b *testing.B) {
 	b.Run("synthetic", func(b *testing.B) { benchmarkLengths(b, SyntheticDNA()) })
 	b.Run("dnabert2", func(b *testing.B) { benchmarkLengths(b, dnabert2(b)) })
@@ -49,7 +49,7 @@ func benchmarkLengths(b *testing.B, t Tokenizer) {
 	})
 }
 
-// BenchmarkESM2 tokenizes a random protein of 300 residues with a tokenizer of one token per letter, as ESM-2 has.
+// BenchmarkESM2 tokenizes a random protein of 300 residues with one token per letter, as for the model ESM-2.
 func BenchmarkESM2(b *testing.B) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	benchmarkRecords(b, newTestLetters(), [][]byte{randomLetters(rng, "ACDEFGHIKLMNPQRSTVWY", 300)})

@@ -10,15 +10,17 @@ import (
 	"strings"
 )
 
-// ErrVocabulary is wrapped by the error for a file of a checkpoint that contradicts the vocabulary of the tokenizer.
+// ErrVocabulary is wrapped by the error for a file in the folder of a checkpoint if the file contradicts the vocabulary
+// of the tokenizer.
 var ErrVocabulary = errors.New("another vocabulary")
 
-// VocabularyFiles are the files of a checkpoint's folder that describe its vocabulary, for Compare.
+// VocabularyFiles are the names of the files in a checkpoint's folder that describe its vocabulary. Compare can read
+// each of them.
 var VocabularyFiles = [...]string{"vocab.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"}
 
-// Compare compares the vocabulary of t with the content of the vocabulary file called name, which is one of
-// VocabularyFiles. Every entry in the file must have the same id in t. vocab.txt and tokenizer.json must contain all
-// entries of t. If the vocabularies differ, the error wraps ErrVocabulary.
+// Compare compares the vocabulary of t with the content of a vocabulary file. name is the name of the file and one of
+// VocabularyFiles. Every entry in the file must have the same id in t. The files vocab.txt and tokenizer.json must also
+// contain all entries of t. If the vocabularies differ, the error wraps ErrVocabulary.
 func Compare(t Tokenizer, name string, content []byte) error {
 	ids, complete, err := listEntries(name, content)
 	if err != nil {
@@ -40,8 +42,8 @@ func Compare(t Tokenizer, name string, content []byte) error {
 	return nil
 }
 
-// listEntries returns the ids of the entries that a vocabulary file lists. complete reports whether this kind of file
-// lists all entries.
+// listEntries returns the ids of the entries that a vocabulary file lists. complete reports whether a file of this name
+// lists all entries of a vocabulary.
 func listEntries(name string, content []byte) (ids map[string]int64, complete bool, err error) {
 	ids = map[string]int64{}
 	switch name {

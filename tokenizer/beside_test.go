@@ -12,7 +12,7 @@ func TestCompare(t *testing.T) {
 	lines := strings.ReplaceAll(testEntries, " ", "\n")
 	for _, c := range []struct {
 		name, what, content string
-		want                string // part of the error, which is of another vocabulary
+		want                string // part of an error that wraps ErrVocabulary; empty if there must be no error
 	}{
 		{"vocab.txt", "as published", lines, ""},
 		{"vocab.txt", "newline at the end", lines + "\n", ""},
@@ -43,8 +43,8 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %v", c[1], err)
 		}
 	}
-	// A tokenizer.json agrees with the tokenizer that was made from it, but not if two entries of its vocabulary are
-	// exchanged.
+	// Compare accepts the tokenizer.json from which the tokenizer was made, but not one in which two entries of the
+	// vocabulary are exchanged.
 	bpe, err := ParseBPE([]byte(smallFile))
 	if err != nil {
 		t.Fatal(err)

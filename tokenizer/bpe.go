@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// maxVocab is the maximum number of entries in a vocabulary. Ids have 16 bits, and the largest number of 16 bits,
-	// wordEdge, marks the ends of a word.
+	// maxVocab is the maximum number of entries in a vocabulary. Ids have 16 bits, and the largest number of 16 bits is
+	// not an id but marks the ends of a word (wordEdge).
 	maxVocab = 1<<16 - 1
-	// windowLetters is the number of letters of a long word that are merged at a time, so that the working set stays in
-	// the cache.
+	// windowLetters is the number of letters of a long word that are merged at a time, so that the data being merged
+	// stays in the cache of the CPU.
 	windowLetters = 2048
 	// overlapTokens is the number of tokens before a window whose letters are merged again together with the window. If
-	// they do not suffice, appendWord takes more.
+	// the result does not fit the tokens before, appendWord doubles this number.
 	overlapTokens = 8
 )
 
@@ -25,9 +25,9 @@ var ErrTooLarge = errors.New("too large")
 
 // A vocabulary is the unchecked content of a tokenizer.json.
 type vocabulary struct {
-	ids            map[string]int64 // ids of all entries, which must be 0, 1, … without gaps
-	merges         [][2]string      // pairs that are merged, in the order of their ranks, from 0
-	unknown        string           // the entry for a letter outside the vocabulary
+	ids            map[string]int64 // id of each entry; the ids must be 0, 1, … without gaps
+	merges         [][2]string      // pairs of entries that are merged; the index is the rank
+	unknown        string           // the entry that replaces a letter outside the vocabulary
 	prefix, suffix []int32          // special tokens before and after a sequence
 }
 
@@ -35,8 +35,8 @@ type vocabulary struct {
 type letterKind uint8
 
 const (
-	unknownLetter letterKind = iota // becomes the unknown token; also every byte outside ASCII, which Append decodes
-	wordLetter                      // in the vocabulary; merges only with word letters
+	unknownLetter letterKind = iota // becomes the unknown token; or is outside ASCII, and Append decodes it
+	wordLetter                      // in the vocabulary and matched by \w; merges only with letters of this kind
 	otherLetter                     // in the vocabulary, but not matched by \w; merges only with letters of this kind
 	spaceLetter                     // white space: separates words and produces no token
 )
@@ -53,7 +53,7 @@ type BPE struct {
 	unknown        int32
 	kinds          [256]letterKind
 	letters        [256]uint16 // ids of the bytes of kind wordLetter or otherLetter
-	widths         []int       // number of letters in each token, by id
+	widths         []int       // number of letters of each entry, by id
 	rules          *rules
 	window         int       // windowLetters, except in tests
 	overlap        int       // overlapTokens, except in tests
@@ -143,7 +143,8 @@ func (t *BPE) ID(entry string) (id int, found bool) {
 	return int(n), found
 }
 
-// Letters returns the number of letters of an entry, which is 1 for the unknown token.
+// Letters returns the number of letters of a sequence that the token with this id stands for. For the unknown token it
+// is 1.
 func (t *BPE) Letters(id int32) int {
 	if id == t.unknown {
 		return 1
@@ -151,7 +152,7 @@ func (t *BPE) Letters(id int32) int {
 	return t.widths[id]
 }
 
-// SHA256 returns the digest of the tokenizer.json.
+// SHA256 returns the digest, in hexadecimal, of the tokenizer.json.
 func (t *BPE) SHA256() string { return t.digest }
 
 // Append appends the special tokens and the tokens of seq to dst and returns the extended slice. unknown is the number
@@ -190,13 +191,15 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 
 // appendWord appends the tokens of a word whose letters are all in the vocabulary.
 //
-// A long word is merged in windows. The result is the same, because of two facts that hold for every list of merges.
-// (1) Cut an encoded word between two of its tokens. No merge crossed the cut, so the merges on each side are those
-// that the side has alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2) Encode
-// two strings of letters, X and Y, separately. Let t be the last token of X, and u the first token of Y. Suppose that
-// the encoding of XY has a merge across the cut between X and Y, and consider the first one. Until then the letters of
-// t and u have undergone the same merges as in the word tu, so the encoding of tu has that merge too. Hence, if the
-// encoding of tu is t, u, the encoding of XY is that of X followed by that of Y.
+// A long word is merged in windows. Each window is merged together with the last tokens before it. The number of these
+// tokens is doubled until joins confirms that the result fits the tokens that are kept. The tokens of the word are then
+// the same as if the whole word were merged at once, because of two facts that hold for every list of merges. (1) Cut
+// an encoded word between two of its tokens. No merge crossed the cut, so the merges on each side are those that the
+// letters of this side have alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2)
+// Encode two strings of letters, X and Y, separately. Let x be the last token of X, and y the first token of Y. Suppose
+// that the encoding of XY has a merge across the cut between X and Y, and consider the first such merge. Until then the
+// letters of x and y have undergone the same merges as in the word xy, so the encoding of xy has that merge, too.
+// Hence, if the encoding of xy is x, y, the encoding of XY is that of X followed by that of Y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)
@@ -218,8 +221,8 @@ func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	return dst
 }
 
-// joins reports whether the tokens left and right, which meet at the letter with index cut of word, are the encoding of
-// the letters that they cover.
+// joins reports whether two tokens in a row stay separate if their letters are encoded together. left and right are the
+// ids of the tokens, and cut is the index in word of the first letter of right.
 func (t *BPE) joins(m *merger, left, right int32, word []byte, cut int) bool {
 	m.joint = m.merge(m.joint[:0], &t.letters, word[cut-t.widths[left]:cut+t.widths[right]])
 	return len(m.joint) == 2 && m.joint[0] == left && m.joint[1] == right

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// agree checks that t gives the same ids for seq as ref, the plain implementation, and counts as many unknown letters
-// as ref has unknown tokens.
+// agree checks that t gives the same ids for seq as ref, the plain implementation, and that t counts as many unknown
+// letters as ref has unknown tokens.
 func agree(tb testing.TB, t *BPE, ref *reference, seq []byte) {
 	tb.Helper()
 	got, unknown := t.Append(nil, seq)
@@ -51,7 +51,7 @@ func TestHuggingFaceCases(t *testing.T) {
 			IDs     []int32
 		}
 	}
-	// Package json matches the names of fields in any case, so ID and IDs need no tags.
+	// The fields ID and IDs need no tags, because package json ignores the case of field names.
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestRandomVocabulariesMatchReference(t *testing.T) {
 		alphabet := []string{"A", "AB", "ABC", "ACGT", "AB-*"}[rng.IntN(5)]
 		size := 1 + rng.IntN(60)
 		if seed%10 == 0 {
-			size += 200 // more ranks than one 64-bit word of the bit set can hold
+			size += 200 // more ranks than one 64-bit word of merger.waiting can hold
 		}
 		file, ordered := randomVocabulary(rng, alphabet, size)
 		bpe, err := ParseBPE(file)

@@ -24,8 +24,8 @@ var ErrUnsupported = errors.New("not supported")
 
 // ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0. It supports a BPE model over ASCII letters
 // with the Whitespace pre-tokenizer and special tokens added by TemplateProcessing. It ignores truncation, padding, the
-// decoder and the template for pairs, because a tokenizer here encodes single, whole sequences. If a setting would
-// change the ids and is not implemented, the error names it and wraps ErrUnsupported.
+// decoder and the template for pairs, because a tokenizer of this package encodes single, whole sequences. If a setting
+// would change the ids and is not implemented, the error names it and wraps ErrUnsupported.
 //
 // A sequence never contains special tokens: the text "[MASK]" in a sequence is just letters, as with the Hugging Face
 // option encode_special_tokens.
@@ -84,7 +84,8 @@ func ParseBPE(data []byte) (*BPE, error) {
 	return newBPE(v, hex.EncodeToString(digest[:]))
 }
 
-// readModel reads the section "model". newBPE checks the vocabulary and merges.
+// readModel reads the section "model" of a tokenizer.json. It does not check the vocabulary and the merges, which
+// newBPE does.
 func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
 	for _, setting := range []struct {
 		name    string
@@ -154,7 +155,7 @@ func (m *mergePair) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// readTemplate reads the special tokens that the section "post_processor" adds to a sequence.
+// readTemplate reads which special tokens the section "post_processor" adds before and after a sequence.
 func (v *vocabulary) readTemplate(section json.RawMessage) error {
 	fields, err := jsonObject(section, "post_processor")
 	if err != nil {
@@ -211,7 +212,7 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 	return nil
 }
 
-// appendSpecial appends the ids of a special token, which must be in the vocabulary.
+// appendSpecial appends the ids of the special token called name to the slice to. The ids must be in the vocabulary.
 func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int32, error) {
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("post_processor.special_tokens has no id for %.20q", name)
@@ -228,7 +229,7 @@ func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int3
 	return to, nil
 }
 
-// An addedToken is an entry of added_tokens.
+// An addedToken is an entry of the section "added_tokens".
 type addedToken struct {
 	ID      int64  `json:"id"`
 	Content string `json:"content"`

@@ -184,7 +184,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// colliding returns a tokenizer.json with merges that all belong into two slots of the hash table.
+// colliding returns a tokenizer.json with so many merges in two slots of the hash table that a search would take more
+// than maxProbes steps.
 func colliding(t *testing.T) []byte {
 	const halves, want = 4000, 2 * maxProbes
 	entries := []string{}
@@ -249,7 +250,7 @@ func FuzzParseBPE(f *testing.F) {
 	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
-		// The memory is measured, because a small file must not take much memory.
+		// A small file must not take much memory: at most 1 MiB, and 1 KiB for each byte of the file.
 		var before, after runtime.MemStats
 		start := time.Now()
 		runtime.ReadMemStats(&before)

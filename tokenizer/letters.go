@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Letters is a tokenizer with one token per letter, between two special tokens. Entries of its vocabulary that are a
-// single letter are its alphabet. All other entries are special tokens. Each byte outside the alphabet becomes one
+// Letters is a tokenizer with one token per letter, between a first and a last special token. The single-letter entries
+// of its vocabulary are its alphabet. All other entries are special tokens. Each byte outside the alphabet becomes one
 // unknown token.
 type Letters struct {
 	entries              []string
@@ -17,8 +17,8 @@ type Letters struct {
 	first, last, unknown int32
 }
 
-// NewLetters returns the tokenizer for a vocabulary. entries is in the order of the ids and includes first, last and
-// unknown.
+// NewLetters returns the tokenizer for a vocabulary. entries lists the vocabulary in the order of the ids. It must
+// include first, last and unknown, or else NewLetters panics.
 func NewLetters(entries []string, first, last, unknown string) *Letters {
 	id := func(entry string) int32 {
 		at := slices.Index(entries, entry)
@@ -56,7 +56,7 @@ func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 // Letters returns 1, because every token stands for one letter.
 func (t *Letters) Letters(int32) int { return 1 }
 
-// VocabSize returns the number of entries.
+// VocabSize returns the number of entries in the vocabulary.
 func (t *Letters) VocabSize() int { return len(t.entries) }
 
 // ID returns the id of an entry.
@@ -65,7 +65,7 @@ func (t *Letters) ID(entry string) (id int, found bool) {
 	return id, id >= 0
 }
 
-// SHA256 returns the digest of the entries joined by newlines.
+// SHA256 returns the digest, in hexadecimal, of the entries joined by newlines.
 func (t *Letters) SHA256() string {
 	digest := sha256.Sum256([]byte(strings.Join(t.entries, "\n")))
 	return hex.EncodeToString(digest[:])

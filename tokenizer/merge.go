@@ -7,21 +7,22 @@ import (
 )
 
 const (
-	// wordEdge is a sentinel before the first and after the last token of a word. No vocabulary has so large an id.
+	// wordEdge is the id of a sentinel before the first and after the last token of a word. It is larger than every id
+	// of a vocabulary.
 	wordEdge = maxVocab
 	// maxProbes is the maximum distance, in the hash table of merges, between the slot of a merge and the slot at which
-	// the search for it begins. It bounds the time of a look-up. With 65,435 random merges the greatest distance was
-	// 11.
+	// the search for it begins. It bounds the time of a look-up. The greatest distance measured, with 65,435 random
+	// merges, was 11.
 	maxProbes = 256
 	// noRank is the rank of a pair that cannot be merged.
 	noRank = -1
 )
 
-// rules are the merges of a vocabulary, with a hash table to find a merge by its two tokens.
+// rules are the merges of a vocabulary, with a hash table that finds a merge by its two tokens.
 type rules struct {
 	results []uint16 // id of the merged token, by rank
 	doubled []bool   // whether both halves are the same token, by rank
-	slots   []slot   // open-addressed hash table of pairs; a power of two, at most a quarter full
+	slots   []slot   // open-addressed hash table of pairs; its length is a power of two, at most a quarter is used
 	shift   uint     // 32 − log2(len(slots)), which home uses to reduce a hash to an index
 }
 
@@ -34,8 +35,8 @@ type slot struct {
 // emptyPair marks a free slot of the hash table. It is no pair that can be merged, because wordEdge is not a token.
 const emptyPair = wordEdge<<16 | wordEdge
 
-// newRules checks the merges of v and builds their index. The ids of v must be valid. It refuses a merge that precedes
-// the merge that produces one of its halves; no trained vocabulary has such a merge.
+// newRules checks the merges of v and builds their hash table. The ids of v must be valid. newRules refuses a merge
+// that comes before the merge that produces one of its halves; no trained vocabulary has such a merge.
 func newRules(v *vocabulary) (*rules, error) {
 	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
 	r.slots = make([]slot, 1<<(32-r.shift))
@@ -108,12 +109,12 @@ func (r *rules) rank(left, right uint16) int32 {
 // never changes, so that the order of indexes is the order in the word.
 type symbol struct {
 	prev, next int32
-	rank       int32 // rank of the merge with the next symbol; noRank if there is none or this symbol has been merged
+	rank       int32 // rank of the merge with the next symbol; noRank if there is none or this symbol was merged away
 	id         uint16
 }
 
 // A candidate is a pair that could be merged when it was queued. It is outdated if the rank of its left symbol has
-// changed since.
+// changed since then.
 type candidate struct {
 	left int32 // index of the left symbol
 	next int32 // index of the next candidate of the same rank, 0 for none
@@ -124,7 +125,7 @@ type merger struct {
 	rules   *rules
 	symbols []symbol
 	// The merges that can be applied are queued in one linked list for each rank. The order within a list does not
-	// matter, and there are few ranks.
+	// matter (see mergeByRank).
 	queued  []candidate
 	heads   []int32  // index into queued of each rank's first candidate, 0 for none
 	waiting []uint64 // bit set of the ranks whose lists are not empty
@@ -141,7 +142,8 @@ func newMerger(r *rules) *merger {
 	}
 }
 
-// merge appends the tokens of word to dst. letters must have ids for all its letters.
+// merge appends the tokens of word to dst. letters gives the id of each letter, and must have one for all letters of
+// word.
 func (m *merger) merge(dst []int32, letters *[256]uint16, word []byte) []int32 {
 	m.start(letters, word)
 	m.mergeByRank()
@@ -183,10 +185,10 @@ func (m *merger) enter(at int32, left, right uint16) {
 	m.waiting[rank/64] |= 1 << (rank % 64)
 }
 
-// mergeByRank merges all pairs of the lowest rank, then of the next, and so on. A merge only creates pairs of higher
-// rank, because newRules refuses any other list of merges. Two pairs of the same rank share a token only if both tokens
-// of the pair are equal, as in AAA. Such a run of equal tokens is merged from its left end. Otherwise the order does
-// not matter.
+// mergeByRank merges all pairs of the lowest rank, then those of the next rank, and so on. A merge creates only pairs
+// of higher rank, because newRules refuses any other list of merges. Two pairs of the same rank share a token only if
+// both tokens of the pair are equal, as in AAA. mergeRun merges such a run of equal tokens from its left end. Without
+// such a run, the order of the pairs of a rank does not matter.
 func (m *merger) mergeByRank() {
 	for word := range m.waiting {
 		for m.waiting[word] != 0 {

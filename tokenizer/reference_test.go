@@ -10,14 +10,15 @@ import (
 	"testing"
 )
 
-// A reference is a plain implementation of byte-pair encoding, in quadratic time, with which tests compare BPE.
+// A reference is a plain implementation of byte-pair encoding, with which tests compare the type BPE. It takes
+// quadratic time.
 type reference struct {
 	ids   map[string]int32
 	ranks map[[2]string]int
 }
 
-// referenceOf returns the reference for a tokenizer.json. Its special tokens must be [CLS] and [SEP], and its unknown
-// token [UNK].
+// referenceOf returns the reference for a tokenizer.json. The special tokens of the file must be [CLS] and [SEP], and
+// its unknown token [UNK].
 func referenceOf(tb testing.TB, file []byte) *reference {
 	tb.Helper()
 	var text struct {
@@ -144,8 +145,8 @@ func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte 
 }
 
 // randomVocabulary returns a tokenizer.json with a random vocabulary over alphabet and at most size merges. ordered
-// reports whether every merge comes after those that produce its halves, as in trained vocabularies. In about half of
-// the vocabularies several merges may produce the same entry, which does not occur in trained ones.
+// reports whether every merge comes after the merges that produce its halves, as in trained vocabularies. In about half
+// of the random vocabularies several merges may produce the same entry, which does not occur in trained vocabularies.
 func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, ordered bool) {
 	entries := strings.Split(alphabet, "")
 	known := map[string]bool{}
@@ -171,7 +172,7 @@ func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, o
 	if rng.IntN(2) == 0 {
 		rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	}
-	used := map[string]bool{} // used as a half of a merge
+	used := map[string]bool{} // entries that are a half of an earlier merge in list
 	ordered = true
 	for _, merge := range list {
 		used[merge[0]], used[merge[1]] = true, true

@@ -6,11 +6,12 @@ import (
 	"sync"
 )
 
-// syntheticSize is the number of entries in the synthetic vocabulary, and of rows in the embedding tables that it fits.
+// syntheticSize is the number of entries in the synthetic vocabulary. The embedding table of a synthetic checkpoint has
+// as many rows.
 const syntheticSize = 4096
 
 // SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its
-// vocabulary is artificial, without biological meaning, and will never change. See SyntheticDNAFile.
+// vocabulary, which SyntheticDNAFile describes, is artificial, without biological meaning, and will never change.
 func SyntheticDNA() *BPE { return syntheticDNA() }
 
 var syntheticDNA = sync.OnceValue(func() *BPE {
@@ -28,8 +29,9 @@ var syntheticDNA = sync.OnceValue(func() *BPE {
 // half, which has one letter more if the length is odd, and the rest.
 //
 // A merge that is listed earlier is applied first. In alphabetical order the first merges would all be of words that
-// begin with A, so the words of each length are listed in a scattered order. The i-th of n words is the number (step·i
-// + ⌊n/3⌋) mod n, written in base 4 with the digits A, C, G, T, where step is ⌊0.618 n⌋ or, if that is even, one more.
+// begin with A, so the words of each length are listed in a scattered order. Counted from 0, the i-th of n words is the
+// number (step·i + ⌊n/3⌋) mod n, written in base 4 with the digits A, C, G, T, where step is ⌊0.618 n⌋ or, if that is
+// even, one more.
 func SyntheticDNAFile() []byte {
 	const letters = "ACGT"
 	var vocab, merges bytes.Buffer

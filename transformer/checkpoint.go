@@ -22,8 +22,8 @@ type Checkpoint struct {
 
 // Open opens the model called name. A name is synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder,
 // the short name or alias of a published model, or a hub id ORG/NAME. @REVISION may follow a short name, an alias or an
-// id. Such models are searched in the local cache (see weights.CachedSnapshot); if a model is not there, the error is a
-// *weights.NotCached.
+// id. A model with a short name, an alias or an id is searched in the local cache (see weights.CachedSnapshot). If it
+// is not there, the error is a *weights.NotCached.
 //
 // An existing path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or
 // contains, a checkpoint.

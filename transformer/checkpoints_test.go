@@ -64,8 +64,8 @@ func openAll(folder string) error {
 	return err
 }
 
-// TestOtherVocabularies checks that a checkpoint with another vocabulary than that of ESM-2 is refused, whichever of
-// its files shows it.
+// TestOtherVocabularies checks that a checkpoint with another vocabulary than that of ESM-2 is refused, whichever file
+// shows that the vocabulary is another.
 func TestOtherVocabularies(t *testing.T) {
 	const esm2 = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
 	word := "esm.embeddings.word_embeddings.weight"
@@ -73,7 +73,7 @@ func TestOtherVocabularies(t *testing.T) {
 	for name, c := range map[string]struct {
 		config map[string]any
 		files  map[string]string
-		want   string // "" for a checkpoint that is read
+		want   string // part of the error; "" for a checkpoint that is accepted
 	}{
 		"published": {map[string]any{"mask_token_id": 32, "pad_token_id": 1}, map[string]string{
 			"vocab.txt": lines(esm2), "special_tokens_map.json": `{"mask_token": "<mask>"}`, "added_tokens.json": `{"<cls>": 0}`,
@@ -186,7 +186,8 @@ func TestDNABERTVocabulary(t *testing.T) {
 func TestTransformers5(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
-	frequencies := []float32{1, 0.4, 0.125, 0.05, 0.02, 0.007, 0.002, 0.0008} // others than those that are computed
+	// The program computes other frequencies for a checkpoint without a table.
+	frequencies := []float32{1, 0.4, 0.125, 0.05, 0.02, 0.007, 0.002, 0.0008}
 	const invFreq = ".attention.self.rotary_embeddings.inv_freq"
 	embedding := func(rename func(string) string, blocks ...string) []float32 {
 		folder := tinyFolder(t, func(tensors map[string][]float32, shapes map[string][]int, _ map[string]any) {

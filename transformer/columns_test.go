@@ -10,8 +10,8 @@ import (
 )
 
 // TestColumnsTogether checks an Encoder that computes all poolings of two layers in one run. Each result must be
-// exactly the same as that of an Encoder for this pooling and layer alone. The maximum must be that over the tokens
-// that it covers in the family.
+// exactly the same as that of an Encoder for this pooling and layer alone. The pooling Max must be the maximum over the
+// tokens that it covers in the family.
 func TestColumnsTogether(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")

@@ -69,8 +69,8 @@ func (c Config) FLOPs(lengths ...int) float64 {
 func (f *Family) ParseConfig(data []byte) (Config, error) {
 	c, err := f.decodeConfig(data)
 	if err == nil {
-		// check comes before own. Its error for another vocabulary is clearer than that of own, which only sees that
-		// the ids of special tokens differ.
+		// check comes before own, because its error for another vocabulary is clearer: own only sees that the ids of
+		// special tokens differ.
 		err = c.check()
 	}
 	if err == nil && f.own != nil {
@@ -127,8 +127,8 @@ func checkSizes(sizes ...size) error {
 	return nil
 }
 
-// check returns an error for numbers in a config.json that are impossible or far too large, before memory is allocated
-// for them. For a family with a fixed vocabulary it also checks the number of entries.
+// check returns an error for numbers in a config.json that are impossible or far too large, so that no memory is
+// allocated for them. For a family with a fixed vocabulary it also checks vocab_size against the number of entries.
 func (c Config) check() error {
 	err := checkSizes(size{"num_hidden_layers", c.Layers, 1 << 10}, size{"hidden_size", c.Hidden, 1 << 16},
 		size{"num_attention_heads", c.Heads, 1 << 10}, size{"intermediate_size", c.Intermediate, 1 << 18},
@@ -147,9 +147,9 @@ func (c Config) check() error {
 	return nil
 }
 
-// deduceConfig finds out the shape of a checkpoint without config.json from its tensors. These do not show the number
-// of heads. deduceConfig takes that number from the published model of the same width, unless the function f.deduce
-// finds it in the values that the checkpoint file stores beside the tensors.
+// deduceConfig finds out the shape of a checkpoint without config.json from its tensors. The tensors do not show the
+// number of heads. deduceConfig takes that number from the published model of the same width, unless the function
+// f.deduce finds it in the values that the checkpoint file stores beside the tensors.
 func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 	word, ok := c.Tensor(wordEmbeddings)
 	if !ok || len(word.Shape()) != 2 {

@@ -15,8 +15,8 @@ import (
 // DNABERT is DNABERT-2 (Zhou et al. 2023, arXiv:2306.15006) and DNABERT-S (Zhou et al. 2024, arXiv:2402.08777), a
 // MosaicBERT: BERT's post-LayerNorm blocks with ALiBi in place of a position table and a gated feed-forward layer. The
 // reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from
-// DNABERT-2, as its config.json says. They differ only in their weights; the file of DNABERT-2 also contains the
-// masked-language head, and its names have a prefix.
+// DNABERT-2, as its config.json says. The two models differ only in their weights. The file of DNABERT-2 also contains
+// the head for masked-language modelling, and the names of its tensors have the prefix "bert.".
 var DNABERT = &Family{
 	Name:      "DNABERT",
 	Alphabet:  seqio.DNA,
@@ -37,7 +37,7 @@ var DNABERT = &Family{
 		}
 		return tokenizer.ParseBPE(vocabulary)
 	},
-	tableMultiple: 8,    // bert_layers.py rounds vocab_size up
+	tableMultiple: 8,    // bert_layers.py rounds vocab_size up to a multiple of 8
 	Before:        1,    // [CLS]
 	After:         1,    // [SEP]
 	MeanOfSpecial: true, // as in the authors' examples
@@ -47,7 +47,7 @@ var DNABERT = &Family{
 	marker:    "encoder.layer.0.attention.self.Wqkv.weight",
 	prefixes:  []string{"bert."},
 	ignored:   []string{"cls.*", "pooler.*", "*position_ids"},
-	tuned:     tunedHeads, // BertForSequenceClassification names its head classifier.*
+	tuned:     tunedHeads, // BertForSequenceClassification names the tensors of its head classifier.*
 
 	configJSON: func(layers, hidden, heads int) string {
 		return fmt.Sprintf(`{"model_type":"bert","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
@@ -135,8 +135,8 @@ func loadDNABERT(c Config, l *loader) network {
 }
 
 // alibiSlopes returns the slope of each head, as the code of ALiBi's authors does (Press et al. 2022). If the number of
-// heads n is a power of two, the slopes are 2^(−8i/n) for i = 1 … n. Otherwise let m be the next smaller power of two.
-// The first m slopes are those for m heads, and the rest are every other slope of those for 2m heads.
+// heads n is a power of two, the slopes are 2^(−8i/n) for i = 1 … n. For any other n, let m be the next smaller power
+// of two. The first m slopes are those for m heads, and the rest are every other slope of those for 2m heads.
 func alibiSlopes(heads int) []float32 {
 	m := 1 << (bits.Len(uint(heads)) - 1)
 	var slopes []float32

@@ -10,11 +10,11 @@ import (
 // Pooling determines the embeddings that are made from a sequence's hidden states.
 type Pooling string
 
-// The poolings. Mean and Max cover the same tokens: with special tokens if Family.MeanOfSpecial is set, otherwise
-// without.
+// The poolings. Mean and Max cover the same tokens: all tokens if Family.MeanOfSpecial is set, and all but the special
+// tokens if not.
 const (
-	Mean     Pooling = "mean"     // the mean of the states of the tokens
-	Max      Pooling = "max"      // the maximum of their states, column by column
+	Mean     Pooling = "mean"     // the mean of the states of the covered tokens
+	Max      Pooling = "max"      // the maximum of the states of the covered tokens, column by column
 	CLS      Pooling = "cls"      // the state of the first token
 	Residues Pooling = "residues" // the state of every token that is not special
 	Tokens   Pooling = "tokens"   // the state of every token, including special tokens
@@ -65,7 +65,7 @@ type Encoder struct {
 	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
-	outputs []Column // the meaning of each output of the program
+	outputs []Column // the pooling and layer of each output of the program
 	limits  kernels.Limits
 	columns []Column
 	runner  kernels.Runner // nil after an error of Compile
@@ -130,15 +130,15 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 	return nil
 }
 
-// Encode runs the batch and returns a matrix for each column. For Residues and Tokens it is [tokens, hidden], for the
-// other poolings [sequences, hidden]. The matrix for Residues includes the states of special tokens; Family.Covered
-// tells which rows of a sequence to use. Matrices may share memory. After an error that wraps kernels.ErrOutOfMemory a
-// smaller batch may succeed.
+// Encode runs the batch and returns a matrix for each column. The matrix is [tokens, hidden] for Residues and Tokens,
+// and [sequences, hidden] for the other poolings. The matrix for Residues includes the states of special tokens;
+// Family.Covered tells which rows of a sequence to use. Matrices may share memory. After an error that wraps
+// kernels.ErrOutOfMemory a smaller batch may succeed.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start starts a batch and may return before it is computed. The function finish waits for it and returns the results
-// of Encode. If the batch exceeds the limits of the encoder, Start compiles the program for larger limits. All earlier
-// batches must have been finished before such a call.
+// Start starts a batch and may return before the batch is computed. The function finish waits for the batch and returns
+// the results of Encode. If the batch exceeds the limits of the encoder, Start compiles the program for larger limits.
+// All earlier batches must have been finished before a call with such a batch.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }

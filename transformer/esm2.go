@@ -44,7 +44,7 @@ var ESM2 = &Family{
 	// Files on the hub contain a table of absolute positions, which the model does not use.
 	ignored: []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight",
 		"*position_ids"},
-	tuned:       tunedHeads, // EsmForSequenceClassification names its head classifier.*
+	tuned:       tunedHeads, // EsmForSequenceClassification names the tensors of its head classifier.*
 	rename:      fromFairESM,
 	besideFiles: []string{"-contact-regression.pt"}, // fair-esm stores the weights of the contact head in such files
 
@@ -128,7 +128,7 @@ var fairNames = map[string]string{
 	"contact_head.regression": "contact_head.regression",
 }
 
-// fairBlockNames maps the modules of a fair-esm block (layers.N.) to those of transformers' EsmLayer
+// fairBlockNames maps the modules of a fair-esm block (layers.N.) to the modules of transformers' EsmLayer
 // (encoder.layer.N.).
 var fairBlockNames = map[string]string{
 	"self_attn.q_proj":     "attention.self.query",
@@ -166,7 +166,7 @@ type esm2 struct {
 	layers int           // number of blocks in the whole model
 	embed  kernels.Embed // [vocabulary, h]
 	blocks []esm2Block
-	norm   kernels.Norm // after the last block
+	norm   kernels.Norm // LayerNorm after the last block
 }
 
 // esm2Block contains the weights of a block. h is Config.Hidden, f is Config.Intermediate, and the shape of a matrix is

@@ -19,7 +19,7 @@ type Family struct {
 	Alphabet  seqio.Alphabet // alphabet of the sequences that the models read
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
 	VirNucPro string         // name of the model in VirNucPro's file names
-	Published []Published    // smallest first
+	Published []Published    // models of the hub, smallest first, and then models for tests
 	Licence   string         // licence of the published models, as an SPDX identifier
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
@@ -28,7 +28,7 @@ type Family struct {
 	VocabularyFile  string // name of the file in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
 	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
-	tableMultiple   int  // the rows of a table of embeddings may be padded to a multiple of it
+	tableMultiple   int  // if not 0, the table of embeddings may be padded to a multiple of this number of rows
 	Before, After   int  // number of special tokens before and after a sequence
 	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
@@ -47,7 +47,7 @@ type Family struct {
 	// classifiers, which are reported to the user.
 	prefixes, ignored, tuned []string
 	rename                   func(name string) string
-	besideFiles              []string // ends of the names of files beside a checkpoint that look like one and are none
+	besideFiles              []string // ends of the names of files that look like checkpoints but are none
 
 	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
 	// the epsilon of the LayerNorms if config.json does not give it. activation is the only hidden_act that the family
@@ -99,7 +99,7 @@ var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNo
 // matrices whose names begin with "embeddings.". Names of tensors in block N begin with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
 
-// published returns the first published model for which the function is returns true, and its family.
+// published returns the first published model p for which is(p) is true, and the family of that model.
 func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	for _, f := range l {
 		if i := slices.IndexFunc(f.Published, is); i >= 0 {

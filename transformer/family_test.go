@@ -31,7 +31,7 @@ type layout struct {
 	noConfig bool
 }
 
-// fairNames replaces canonical names by those of fair-esm.
+// fairNames replaces canonical names by the names in fair-esm.
 var fairNames = strings.NewReplacer(
 	"embeddings.word_embeddings", "embed_tokens", "encoder.emb_layer_norm_after", "emb_layer_norm_after",
 	"encoder.layer.", "layers.", "attention.self.query", "self_attn.q_proj", "attention.self.key", "self_attn.k_proj",
@@ -169,7 +169,7 @@ func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch ker
 }
 
 // TestUnknownCheckpoints checks the errors for checkpoints of no known family. The error for unknown tensors must name
-// the families, and the error for an unknown config.json what is wrong in it.
+// the families, and the error for an unknown config.json must name what is wrong in the file.
 func TestUnknownCheckpoints(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "model.safetensors")
@@ -213,8 +213,8 @@ func TestDNABERT2(t *testing.T) {
 	}
 }
 
-// TestFamilies checks that no two families have the same flags and no two published models the same name. It also
-// checks the default model, the hub ids, the vocabulary and the number of special tokens of every family.
+// TestFamilies checks that no two families have the same flags and that no two published models have the same name. It
+// also checks the default model, the hub ids, the vocabulary and the number of special tokens of every family.
 func TestFamilies(t *testing.T) {
 	flags, names := map[string]bool{}, map[string]bool{}
 	for _, f := range append(transformer.List{transformer.Toy}, transformer.Families...) {
@@ -257,7 +257,8 @@ func TestFamilies(t *testing.T) {
 // TestESM2Vocabulary checks that the vocabulary of ESM-2 has the digest of the published vocab.txt, and that a
 // checkpoint with another vocab.txt is refused.
 func TestESM2Vocabulary(t *testing.T) {
-	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // digest of vocab.txt on the hub
+	// published is the digest of vocab.txt on the hub.
+	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03"
 	tok := transformer.ESM2.NewTokenizer()
 	if tok.SHA256() != published || tok.VocabSize() != 33 {
 		t.Errorf("digest %s of %d entries, want %s", tok.SHA256(), tok.VocabSize(), published)
@@ -293,7 +294,8 @@ func TestESM2Vocabulary(t *testing.T) {
 }
 
 // TestDNABERTTokenizer checks that the tokenizer of a DNABERT checkpoint is read from the named file or, if none is
-// named, from the checkpoint's folder. If there is none, the error must name the flag that names a file.
+// named, from the checkpoint's folder. If the folder has none, the error must name the flag with which the user can
+// name a file.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)

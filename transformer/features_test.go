@@ -10,8 +10,8 @@ import (
 )
 
 // Most tests in this file remove one feature, such as rotary positions, from the program of a model and check that the
-// embeddings change. If the model has lost the feature, they do not change, and the test with the name of the feature
-// fails. The bounds are about half of the measured changes.
+// embeddings change. If the model has lost the feature, the embeddings do not change, and the test with the name of the
+// feature fails. The bounds are about half of the measured changes.
 //
 // Other tests check that the features are right: TestGoldens compares whole models with the results of their original
 // code.

@@ -37,9 +37,8 @@ func TestGoldensOfRoundedWeights(t *testing.T) {
 	}
 }
 
-// compareGolden compares a backend with the expected results g in a parallel subtest, and closes the backend. A backend
-// other than that for CPUs takes 15 ms for a token of DNABERT-S, so for that model it runs only records of at most 24
-// tokens.
+// compareGolden compares a backend with the expected results g in a parallel subtest, and closes the backend. The
+// reference backends take 15 ms for a token of DNABERT-S, so for that model they run only records of at most 24 tokens.
 func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars goldentest.Bars) {
 	longest := 0
 	if _, fast := b.(*cpu.Backend); !fast && g.Model == "dnabert-s-2l" {

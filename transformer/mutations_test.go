@@ -125,7 +125,7 @@ func TestMutations(t *testing.T) {
 	if !*breakModels {
 		t.Skip("takes minutes: make mutations")
 	}
-	clone := filepath.Join(t.TempDir(), "clone") // there is no folder with reference files beside it
+	clone := filepath.Join(t.TempDir(), "clone")
 	copyModule(t, clone)
 	if failed, output := testClone(clone); len(failed) > 0 {
 		t.Fatalf("the tests fail without a mutation:\n%s", output)
@@ -174,19 +174,19 @@ func testClone(clone string) (failed []string, output string) {
 	return failed, string(out)
 }
 
-// command returns a go command that runs in clone, a copy of the module, without the EMBED_ variables that name files
-// outside it.
+// command returns a go command that runs in clone, a copy of the module, without the environment variables EMBED_…,
+// which could change what the tests do.
 func command(clone string, args ...string) *exec.Cmd {
 	c := exec.Command("go", args...)
 	c.Dir = clone
 	c.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "EMBED_") // EMBED_SHARED would name a folder with goldens
+		return strings.HasPrefix(v, "EMBED_")
 	}), "PWD="+clone)
 	return c
 }
 
-// copyModule copies the regular files of the module, except those in folders that contain no source: build, and folders
-// whose names begin with a dot.
+// copyModule copies the regular files of the module, except the files in folders that contain no source: build, and
+// folders whose names begin with a dot.
 func copyModule(t *testing.T, to string) {
 	t.Helper()
 	const from = ".."

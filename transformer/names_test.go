@@ -75,7 +75,7 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzCanonicalName checks that canonical leaves a name as it is that it has returned before.
+// FuzzCanonicalName checks that canonical, applied to a name that canonical has returned, returns the same name.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)
@@ -84,7 +84,8 @@ func FuzzCanonicalName(f *testing.F) {
 		for _, family := range Families {
 			name, used := family.canonical(stored)
 			if strings.HasPrefix(stored, family.prefixes[0]) || !used {
-				continue // a second prefix is not removed, and an unused name may stay unchanged
+				// canonical removes only one prefix, and it need not change the name of a tensor that is left out.
+				continue
 			}
 			if again, _ := family.canonical(name); again != name && name != stored {
 				t.Errorf("%s: %q becomes %q, which becomes %q", family.Name, stored, name, again)

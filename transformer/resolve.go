@@ -31,9 +31,9 @@ func (l List) find(name string) (path, label string, err error) {
 	return path, l.hubLabel(id), err
 }
 
-// cached returns the path of a hub model in a local cache: that of Hugging Face's libraries, or, for the short name or
-// the alias of a published model, that of fair-esm. For an alias, which is fair-esm's name, the cache of fair-esm is
-// searched first. If the model is in neither, the error is a *weights.NotCached.
+// cached returns the path of a hub model in a local cache. It searches the cache of Hugging Face's libraries and, for
+// the short name or the alias of a published model, the cache of fair-esm. For an alias, which is fair-esm's name, it
+// searches the cache of fair-esm first. If the model is in neither cache, the error is a *weights.NotCached.
 func (l List) cached(name, id, revision string) (path string, err error) {
 	_, p, ok := l.published(func(p Published) bool { return p.Alias != "" && (name == p.Name || name == p.Alias) })
 	torch := ""
@@ -52,8 +52,8 @@ func (l List) cached(name, id, revision string) (path string, err error) {
 	return path, err
 }
 
-// Cached returns the path of a published model in a local cache, or "" if it is in none: a snapshot folder of Hugging
-// Face's cache, or a file in that of fair-esm.
+// Cached returns the path of a published model in a local cache, or "" if no local cache contains the model. The path
+// is a snapshot folder in Hugging Face's cache or a file in the cache of fair-esm.
 func (l List) Cached(p Published) (path string, err error) {
 	path, err = l.cached(p.Name, p.Hub, "")
 	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
@@ -90,8 +90,8 @@ func (l List) hubLabel(id string) string {
 	return weights.SafeLabel(name)
 }
 
-// names returns the short names of the models that are on the hub. If synthetic is true, it also returns those of the
-// models that exist only with synthetic weights.
+// names returns the short names of the models that are on the hub. If synthetic is true, it also returns the short
+// names of the models that exist only with synthetic weights.
 func (l List) names(synthetic bool) (list []string) {
 	for _, f := range l {
 		for _, p := range f.Published {

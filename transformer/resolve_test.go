@@ -113,7 +113,7 @@ func TestResolvePaths(t *testing.T) {
 	touch(t, "nets/net-contact-regression.pt", "") // not counted as a checkpoint
 	wantFound(t, "nets/net.pt", "nets/net.pt", "net")
 	wantFound(t, "nets", "nets", "nets")
-	// A folder with the name of a hub id takes precedence.
+	// A folder whose name is a hub id takes precedence over the cached model.
 	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
 	wantFound(t, "facebook/esm2_t6_8M_UR50D", "facebook/esm2_t6_8M_UR50D", "esm2_t6_8M_UR50D")
 	// The default of a flag is a short name. An output folder with the same name must not hide the model.
@@ -132,9 +132,9 @@ func TestResolveRefusesUnknownNames(t *testing.T) {
 	}
 }
 
-// TestResolveTorchHub checks that a model in fair-esm's cache is found by fair-esm's name and by its short name. A
-// model that both caches contain is taken from fair-esm's for fair-esm's name, and from Hugging Face's for the short
-// name.
+// TestResolveTorchHub checks that a model in fair-esm's cache is found by fair-esm's name and by its short name. If
+// Hugging Face's cache contains the model, too, fair-esm's name must find the file in fair-esm's cache, and the short
+// name must find the snapshot in Hugging Face's cache.
 func TestResolveTorchHub(t *testing.T) {
 	cache, torch := t.TempDir(), t.TempDir()
 	t.Setenv("HF_HUB_CACHE", cache)
@@ -145,7 +145,8 @@ func TestResolveTorchHub(t *testing.T) {
 	touch(t, filepath.Join(torch, "hub", "checkpoints", "esm2_t6_8M_UR50D-contact-regression.pt"), "")
 	wantFound(t, "esm2_t6_8M_UR50D", file, "esm2-8m")
 	wantFound(t, "esm2-8m", file, "esm2-8m")
-	for _, name := range []string{"facebook/esm2_t6_8M_UR50D", "esm2-8m@main", "esm2_t6_8M_UR50D@main"} { // only on the hub
+	// These names stand for models of the hub, which are not searched in the cache of fair-esm.
+	for _, name := range []string{"facebook/esm2_t6_8M_UR50D", "esm2-8m@main", "esm2_t6_8M_UR50D@main"} {
 		var missing *weights.NotCached
 		if _, err := Families.Open(name); !errors.As(err, &missing) {
 			t.Errorf("%s gives %v", name, err)
@@ -162,8 +163,8 @@ func TestResolveTorchHub(t *testing.T) {
 	}
 }
 
-// TestParameters compares the numbers of parameters with those of the published checkpoints without their heads:
-// ESM-2's names give them in millions, and DNABERT-2 has 117 million with its heads.
+// TestParameters compares the numbers of parameters with the sizes of the published checkpoints without their heads:
+// ESM-2's names give the sizes in millions, and DNABERT-2 has 117 million with its heads.
 func TestParameters(t *testing.T) {
 	for name, want := range map[string][2]float64{"esm2-8m": {7.3, 8}, "esm2-35m": {32.5, 35}, "esm2-150m": {146, 150}, "esm2-650m": {645, 652},
 		"esm2-3b": {2825, 3000}, "esm2-15b": {15000, 15200}, "dnabert-2": {115, 117.5}} {

@@ -1,6 +1,6 @@
 // Package transformer contains the models. Every family has one file, which contains the forward pass and everything
-// else that is known about the family. It uses the operations of package kernels, so that it is written once for all
-// backends. The package also loads checkpoints, and its Encoder turns packed batches into embeddings.
+// else that is known about the family. The forward pass uses the operations of package kernels, so that it is written
+// once for all backends. The package also loads checkpoints, and its Encoder turns packed batches into embeddings.
 //
 // The package must not know which backend runs it, where sequences come from or where embeddings go.
 package transformer
@@ -95,8 +95,8 @@ type firstRow struct{ *weights.Tensor }
 
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 
-// The functions below list tensors. They also determine how widely the values of synthetic checkpoints, version 1, are
-// spread (see weights.Spec).
+// The functions below describe tensors. Scale and Shift of the descriptions determine the values of synthetic
+// checkpoints (see weights.Spec); other values would be another version of these checkpoints, with other digests.
 
 // attending is the gain (see matrix) of the projections to queries and keys in synthetic checkpoints. With a gain this
 // large, the attention weights of a token differ clearly from each other, as in a trained model.
@@ -108,7 +108,7 @@ func table(name string, rows, cols int) weights.Spec {
 }
 
 // matrix describes name.weight of shape [out, in]. Its synthetic values make the root mean square of the product's
-// output about gain times that of its input.
+// output about gain times the root mean square of its input.
 func matrix(name string, out, in int, gain float64) weights.Spec {
 	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }

@@ -235,8 +235,8 @@ func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, s
 }
 
 func TestFLOPs(t *testing.T) {
-	// The figures are those of the models' descriptions: 227 MFLOP per token for DNABERT-S and 1.30 GFLOP for ESM-2
-	// 650M, without attention.
+	// The expected figures come from the models' descriptions: 227 MFLOP per token for DNABERT-S and 1.30 GFLOP for
+	// ESM-2 650M, without attention.
 	for name, want := range map[string]float64{"dnabert-s": 226.5e6, "esm2-650m": 1.2976e9} {
 		c, _ := transformer.Families.Config(name)
 		attention := 4 * float64(c.Hidden) * float64(c.Layers)

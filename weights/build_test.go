@@ -33,8 +33,8 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// bounded runs f, which parses an input of n bytes. It fails the test if f takes more than 20 seconds, or allocates
-// more than 1 KiB for each of these bytes and 1 MiB in addition. It counts the allocations of all goroutines.
+// bounded runs f, which parses an input of n bytes. It fails the test if f takes more than 20 seconds, or if in this
+// time all goroutines together allocate more than 1 MiB plus 1 KiB for each byte of the input.
 func bounded(t testing.TB, n int, f func()) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -186,13 +186,15 @@ func (p *pickler) tuple(numbers ...int) *pickler {
 	return p.op(opTuple)
 }
 
-// storage writes instructions that push a storage, whose bytes are in the entry data/KEY of the archive.
+// storage writes instructions that push a storage of count elements. Its bytes are in the entry data/KEY of the
+// archive.
 func (p *pickler) storage(class, key string, count int) *pickler {
 	p.op(opMark).str("storage").global("torch", class).str(key).str("cpu").long(int64(count))
 	return p.op(opTuple, opBinPersID)
 }
 
-// view writes instructions that push a tensor with elements of a storage, from element first on.
+// view writes instructions that push a tensor whose elements are those of a storage, beginning with the element number
+// first.
 func (p *pickler) view(class, key string, count, first int, shape, stride []int) *pickler {
 	p.global("torch._utils", "_rebuild_tensor_v2").op(opMark)
 	p.storage(class, key, count).long(int64(first)).tuple(shape...).tuple(stride...)

@@ -7,15 +7,16 @@ import (
 	"strings"
 )
 
-// maxListed is the maximum number of names that an error message lists; it only counts the others.
+// maxListed is the maximum number of names in a list in an error message. The message gives only the number of the
+// other names.
 const maxListed = 3
 
-// Spec describes a tensor that a model reads. Name is the name that it has after Checkpoint.Rename.
+// Spec describes a tensor that a model reads. Name is its name after Checkpoint.Rename.
 type Spec struct {
 	Name         string
 	Shape        []int
 	Optional     bool    // a checkpoint may lack the tensor; synthetic checkpoints do
-	Nonzero      bool    // if all its values are 0, the file is damaged
+	Nonzero      bool    // whether the file is damaged if all values of the tensor are 0
 	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }
 
@@ -24,9 +25,9 @@ type Spec struct {
 var ErrDamaged = errors.New("the file is damaged")
 
 // Check compares the checkpoint with the tensors that a model expects. Its error counts the tensors that are missing,
-// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If there
-// are no such tensors, Check reads each tensor for which Spec.Nonzero is set up to the first row that contains another
-// value than 0. If there is no such row, the error wraps ErrDamaged.
+// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If all
+// tensors fit, Check reads each tensor for which Spec.Nonzero is set, up to the first row with a value other than 0. If
+// a tensor has no such row, the error wraps ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -41,7 +42,7 @@ func (c *Checkpoint) Check(specs []Spec) error {
 			misshapen = append(misshapen, fmt.Sprintf("%s: %v, not %v", spec.Name, t.shape, spec.Shape))
 		case t.unreadable != nil:
 			name := spec.Name
-			if unreadable == nil { // most often the reason is the same for all
+			if unreadable == nil { // the reason is given once, because it is most often the same for all
 				name = fmt.Sprintf("%s %v", name, t.unreadable)
 			}
 			unreadable = append(unreadable, name)

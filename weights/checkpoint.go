@@ -1,6 +1,6 @@
 // Package weights reads checkpoints: safetensors files, PyTorch zip archives, folders of shards with their index, and
-// synthetic checkpoints that are computed rather than stored. It finds them in folders and in the local Hugging Face
-// cache.
+// synthetic checkpoints that are computed rather than stored. It finds checkpoints in folders and in the local Hugging
+// Face cache.
 //
 // The package must not know any model: the names and shapes that a model expects, and how they are stored, are given by
 // Specs and by the argument of Rename. It must not write anything, execute anything that a file asks for, or use the
@@ -27,22 +27,24 @@ import (
 // Checkpoint is a set of tensors. Rename, which is optional, must be called before the tensors are used. Afterwards a
 // Checkpoint is immutable and safe for concurrent use until Close.
 type Checkpoint struct {
-	Source     string      // path of the opened file, or synthetic:NAME@SEED
-	Revision   string      // commit of the hub snapshot that contains it, or ""
-	ConfigJSON []byte      // content of the config.json beside it, or nil
-	Values     map[any]any // values beside the state dict in a PyTorch file, as returned by LoadPickle
-	LeftOut    []string    // names, as in the file, of the tensors that Rename has removed; sorted
+	Source     string // path of the opened file, or synthetic:NAME@SEED
+	Revision   string // commit of the hub snapshot that contains the file, or ""
+	ConfigJSON []byte // content of the config.json in the same folder, or nil
+	// Values are the values of a PyTorch file outside its state dict, in the types of LoadPickle; nil if there are
+	// none.
+	Values  map[any]any
+	LeftOut []string // names, as in the file, of the tensors that Rename has removed; sorted
 
 	tensors   map[string]*Tensor
-	misplaced map[string]error // errors for the tensors that are in another shard than the index says, by name
+	misplaced map[string]error // errors for the tensors that the index does not place in their shard, by name
 	files     []*file          // sorted by name
 	identity  []byte           // text that SHA256 hashes for a synthetic checkpoint; nil for others
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. A file in
-// the folder whose name ends in a string of beside is not a checkpoint (see Find). The tensors have the names under
-// which the file stores them.
+// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. A file of
+// the folder does not count as a checkpoint if its name ends in one of the strings in beside (see Find). The tensors
+// have the names under which the file stores them.
 //
 // Errors name the file. A missing file matches fs.ErrNotExist. A file that is cut short matches ErrTruncated, if enough
 // of it is left to recognise its kind. A pickle that asks for more than tensors matches ErrForbidden.
@@ -74,8 +76,8 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 // torch.compile and PEFT.
 var wrappers = [...]string{"module.", "model.", "_orig_mod.", "state_dict.", "base_model."}
 
-// unwrap removes from the names of the tensors those prefixes in wrappers that all names have. It refuses the weights
-// of adapters, because they are not a checkpoint by themselves.
+// unwrap removes the prefixes in wrappers from the names of the tensors, as long as all names have the same prefix. It
+// refuses the weights of adapters, because they are not a checkpoint by themselves.
 func (c *Checkpoint) unwrap() error {
 	adapter := func(name string) bool { return strings.Contains(name, ".lora_") }
 	names := slices.Concat(c.Names(), slices.Sorted(maps.Keys(c.misplaced)))
@@ -98,7 +100,7 @@ func (c *Checkpoint) unwrap() error {
 	return nil
 }
 
-// trimKeys removes a prefix from all keys of a map. All keys must have it.
+// trimKeys removes a prefix from all keys of a map. All keys must have the prefix.
 func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 	short := make(map[string]T, len(m))
 	for name, v := range m {
@@ -109,8 +111,8 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under the names in the file, and the
-// other values in it.
+// open opens a safetensors file or a PyTorch zip archive. It returns the tensors by their names in the file, and the
+// other values of the file.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -133,7 +135,7 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[a
 	return tensors, values, nil
 }
 
-// readConfig reads the config.json beside the checkpoint, if there is one.
+// readConfig reads the config.json in the folder of the checkpoint, if there is one.
 func (c *Checkpoint) readConfig() (err error) {
 	path := filepath.Join(filepath.Dir(c.Source), "config.json")
 	c.ConfigJSON, err = ReadText(path)
@@ -146,9 +148,9 @@ func (c *Checkpoint) readConfig() (err error) {
 	return err
 }
 
-// Rename renames each tensor. The function canonical returns the new name for the name in the file, and use, which is
-// false for a tensor that is to be removed. Rename returns an error if two tensors get the same name, or if a tensor
-// that it keeps is in another shard than the index of the checkpoint says.
+// Rename renames each tensor. For a name in the file, the function canonical returns the new name and whether the
+// tensor is used; other tensors are removed. Rename returns an error if two tensors get the same name, or if the index
+// of the checkpoint does not place a used tensor in its shard.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {
@@ -199,8 +201,9 @@ func (c *Checkpoint) SHA256(ctx context.Context) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Beside returns the path of a file called name in the checkpoint's folder. It returns "" if there is no such file, if
-// it is neither a regular file nor a link to a missing file, or if the checkpoint is synthetic.
+// Beside returns the path of a file called name in the checkpoint's folder. It returns "" if there is no regular file
+// of this name, or if the checkpoint is synthetic. A link to a missing file counts as a file, so that opening it
+// reports the error.
 func (c *Checkpoint) Beside(name string) string {
 	path := filepath.Join(filepath.Dir(c.Source), name)
 	if info, err := os.Lstat(path); c.identity != nil || err != nil || info.IsDir() {

@@ -44,7 +44,7 @@ func TestOpenRefusesAFolderWithoutOneCheckpoint(t *testing.T) {
 	_, err = Open(folder)
 	wantError(t, err, folder, "several", "b-regression.pt, b.pt")
 	_, err = Open(folder, "-regression.pt")
-	wantError(t, err, "b.pt is empty") // the file of the contact head beside it is not a checkpoint
+	wantError(t, err, "b.pt is empty") // b-regression.pt does not count as a checkpoint
 	writeFile(t, folder, "a.safetensors", nil)
 	_, err = Open(folder, "-regression.pt")
 	wantError(t, err, folder, "several", "a.safetensors, b.pt")

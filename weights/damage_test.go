@@ -11,7 +11,7 @@ import (
 )
 
 // TestZerosAreDamage checks that Check refuses a tensor with Spec.Nonzero if all its values are zero, and names it in
-// the error. A single other value must be enough to accept it.
+// the error. A tensor with a single other value must be accepted.
 func TestZerosAreDamage(t *testing.T) {
 	zeros := make([]float32, 12)
 	last := append(slices.Clone(zeros[1:]), 1)
@@ -40,7 +40,7 @@ func TestZerosAreDamage(t *testing.T) {
 // TestTorchChecksums checks that hashing a PyTorch file finds a changed bit in a storage by its checksum, wherever in
 // the storage the bit is. A storage that no tensor uses is not checked.
 func TestTorchChecksums(t *testing.T) {
-	large := make([]byte, 4*50_000) // more than io.Copy moves at once
+	large := make([]byte, 4*50_000) // more than io.Copy copies at once
 	rand.NewChaCha8([32]byte{1}).Read(large)
 	p := newPickler().op(opEmptyDict, opMark)
 	p.str("a").tensor("FloatStorage", "0", 2).str("b").tensor("FloatStorage", "1", 50_000)

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	maxHead = 64       // bytes at the beginning of a file by which its format is recognised
-	maxText = 64 << 20 // bytes of the largest index, config.json or tokenizer.json that is read
+	maxHead = 64       // number of bytes at the beginning of a file by which its format is recognised
+	maxText = 64 << 20 // maximum size, in bytes, of an index, config.json or tokenizer.json
 )
 
 // file is an open regular file.
 type file struct {
 	*os.File
 	size     int64
-	head     []byte    // its first bytes, at most maxHead
+	head     []byte    // the first bytes of the file, at most maxHead
 	sections []section // ranges of bytes for which the file contains a checksum
 }
 
@@ -95,7 +95,8 @@ func (f *file) isText() bool {
 	other := bytes.IndexFunc(f.head, func(r rune) bool {
 		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == utf8.RuneError
 	})
-	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf // head may end within a UTF-8 sequence
+	// The end of head may cut a UTF-8 sequence, which is text all the same.
+	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf
 }
 
 // isZip reports whether the file begins like a zip archive.
@@ -114,8 +115,8 @@ func (f *file) readAt(b []byte, offset int64) error {
 }
 
 // sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
-// file is in the blobs of a Hugging Face cache and its name is another digest, or if the checksum of a section is
-// wrong.
+// file is in the folder blobs of a Hugging Face cache under another digest as its name, or if the checksum of a section
+// is wrong.
 func (f *file) sha256(ctx context.Context) (string, error) {
 	h := sha256.New()
 	sums := &crcWriter{sections: f.sections}
@@ -166,7 +167,7 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 }
 
 // ReadText returns the content of a regular file or of a named pipe, of at most maxText bytes. A regular file must not
-// be empty, nor of a kind that replaced refuses.
+// be empty, nor of a kind that file.replaced refuses.
 func ReadText(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)

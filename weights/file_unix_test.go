@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestReadTextFromAPipe checks that ReadText returns everything that comes from a named pipe, and an error if that is
-// more than maxText bytes.
+// TestReadTextFromAPipe checks that ReadText returns everything that comes from a named pipe, and an error if the pipe
+// gives more than maxText bytes.
 func TestReadTextFromAPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

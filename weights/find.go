@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// preferred lists the names of checkpoints in a folder, the preferred one first.
+// preferred lists the names of checkpoints in a folder, in descending order of preference.
 var preferred = [...]string{
 	"model.safetensors", "model.safetensors.index.json",
 	"pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -18,13 +18,13 @@ var preferred = [...]string{
 // extensions lists the extensions of possible checkpoints.
 var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
-// shardPattern matches the name of a shard: its stem, the number of shards, and its extension.
+// shardPattern matches the name of a shard: the stem, the number of shards, and the extension.
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
 // model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and then the only
-// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. Such a file does not count if its name ends in a
-// string of beside.
+// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. A file whose name ends in one of the strings in
+// beside does not count.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -67,8 +67,8 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file. If that is a general
-// name such as model.safetensors, it uses the name of the file's folder.
+// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file or, if this is a general
+// name such as model.safetensors, the name of the file's folder.
 func Label(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {

@@ -46,8 +46,8 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 
 // HubFiles selects, from the names of all files of a model on the hub, those that the program needs: the .json and .txt
 // files of its main folder, such as config.json and the files of a tokenizer, and one checkpoint, chosen in the order
-// of Find. If the checkpoint is sharded, its shards and its index are among them. The last name is the one that Find
-// looks for.
+// of Find. If the checkpoint is sharded, its shards and its index are among them. The last name is that of the
+// checkpoint, or of its index, which Find looks for.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {

@@ -88,7 +88,8 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 }
 
 // TestCachedSnapshotWithoutRefs checks a cache without refs/main, for example one that was copied in part. If the model
-// has one snapshot, it must be used. If the model has several, CachedSnapshot must return an error.
+// has one snapshot, CachedSnapshot must return it. If the model has several snapshots, CachedSnapshot must return an
+// error.
 func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	const id = "some-org/a-model"
 	snapshot := cachedModel(t, cache(t), id)
@@ -116,7 +117,7 @@ func TestLinksToMissingBlobs(t *testing.T) {
 	}
 }
 
-// TestBlobDigest checks that SHA256 returns ErrDamaged for a file in the Hugging Face cache whose name there is another
+// TestBlobDigest checks that SHA256 returns ErrDamaged for a file in the Hugging Face cache whose name is another
 // SHA-256 than that of its content.
 func TestBlobDigest(t *testing.T) {
 	snapshot := cachedModel(t, cache(t), "some-org/a-model")

@@ -12,8 +12,9 @@ import (
 	"strings"
 )
 
-// openShards opens every shard that the index file at c.Source names. It returns an error if a tensor of the index is
-// not in the shard that the index gives. It records further tensors of the shards in c.misplaced.
+// openShards opens every shard that the index file at c.Source names. It returns an error if a tensor is not in the
+// shard in which the index places it. For a tensor in another shard than the index says, or not in the index at all, it
+// records an error in c.misplaced.
 func (c *Checkpoint) openShards() error {
 	text, err := ReadText(c.Source)
 	if err != nil {

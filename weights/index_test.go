@@ -22,8 +22,8 @@ func indexOf(shardOf map[string]string) []byte {
 	return text
 }
 
-// withoutPrefix is an argument for Rename. It removes "prefix." from the names of tensors, and removes the tensors
-// whose names begin with "unused.".
+// withoutPrefix is a function that tests pass to Rename. It removes "prefix." from the names of tensors, and removes
+// the tensors whose names begin with "unused.".
 func withoutPrefix(stored string) (name string, use bool) {
 	return strings.TrimPrefix(stored, "prefix."), !strings.HasPrefix(stored, "unused.")
 }

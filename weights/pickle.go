@@ -10,12 +10,12 @@ import (
 	"slices"
 )
 
-// Limits of the unpickler. A checkpoint's pickle needs a fraction of each: about 50 instructions and 200 bytes for a
-// tensor. An instruction takes less than 1 KiB of memory besides the bytes of its strings.
+// Limits of the unpickler. A checkpoint's pickle needs a fraction of each limit: about 50 instructions and 200 bytes
+// for each tensor. The execution of an instruction takes less than 1 KiB of memory besides the bytes of its strings.
 const (
-	maxPickle       = 16 << 20 // bytes
+	maxPickle       = 16 << 20 // maximum size of a pickle in bytes
 	maxInstructions = 1 << 20
-	maxGlobal       = 256 // bytes of the name of a module or class
+	maxGlobal       = 256 // maximum number of bytes in the name of a module or class
 )
 
 var (
@@ -30,16 +30,16 @@ var (
 // callable is a class or function that a pickle may call.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle. It can build only numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
-// Namespaces map[string]any, and tensors, storages and callables of its archive. If the pickle refers to one value
-// several times, the results refer to one value, too. err keeps the first error. The instruction with this error is
-// executed to its end, with zeros for operands that cannot be read, and no instruction follows it.
+// unpickler executes a pickle. It can build only None (nil), booleans, numbers, strings, tuples []any, lists *[]any,
+// dicts map[any]any, Namespaces map[string]any, and tensors, storages and callables of its archive. If the pickle
+// refers to one value several times, the results share the value. err keeps the first error. The instruction in which
+// it occurs is executed to its end, with zeros for operands that cannot be read. No further instruction is executed.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte
 	at      int // index of the next byte in code
 	stack   []any
-	marks   []int // lengths of the stack at each mark
+	marks   []int // length of the stack at each mark, the first mark first
 	memo    map[uint32]any
 	err     error
 }
@@ -149,7 +149,7 @@ func (u *unpickler) number(n uint64) uint64 {
 	return binary.LittleEndian.Uint64(full[:])
 }
 
-// line reads the bytes up to the next line feed.
+// line reads the bytes up to the next line feed, of which there may be at most maxGlobal.
 func (u *unpickler) line() string {
 	window := u.code[u.at:min(len(u.code), u.at+maxGlobal+1)]
 	end := bytes.IndexByte(window, '\n')
@@ -224,7 +224,7 @@ func (u *unpickler) scalar(op byte) {
 			u.failf("an integer of %d bytes is too large", size)
 			return
 		}
-		// The number is in two's complement. Shifting it up and down again extends its sign.
+		// The number is in two's complement. Shifting it left and then right extends its sign.
 		unused := 64 - 8*size
 		u.push(int64(u.number(size)<<unused) >> unused)
 	case opBinFloat:
@@ -309,7 +309,8 @@ func (u *unpickler) stackGlobal() {
 // global pushes the class or function module.name if tensors need it; see torchArchive.global.
 func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(module, name)) }
 
-// call executes REDUCE and NEWOBJ: it pops a callable and the tuple of its arguments.
+// call executes REDUCE and NEWOBJ: it pops a callable and the tuple of its arguments, and pushes the result of the
+// call.
 func (u *unpickler) call() {
 	operands := u.take(2)
 	function, ok := operands[0].(callable)
@@ -328,7 +329,7 @@ func (u *unpickler) build() {
 	_, isDict := target.(map[any]any)
 	namespace, isNamespace := target.(map[string]any)
 	switch {
-	case ok && isDict: // the versions of a state dict's modules, which are not needed
+	case ok && isDict: // ignored: the versions of a state dict's modules
 	case ok && isNamespace && len(namespace) == 0:
 		for key, value := range attributes {
 			name, ok := key.(string)

@@ -141,9 +141,9 @@ func TestPickleRefusesNonsense(t *testing.T) {
 	}
 }
 
-// TestPickleIsBounded checks that pickles with many values that take a byte or a few in the pickle, and far more in
-// memory, take no more memory than bounded allows. Pickles that are too long, or have too many instructions, must be
-// refused.
+// TestPickleIsBounded checks pickles with many values, each of which takes a few bytes in the pickle and far more in
+// memory. unpickle must not take more memory than the function bounded allows. It must refuse a pickle that is too long
+// or has too many instructions.
 func TestPickleIsBounded(t *testing.T) {
 	const pairs = 1 << 14
 	dict := newPickler().global("collections", "OrderedDict").op(opBinPut, 0).Bytes()

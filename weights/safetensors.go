@@ -61,8 +61,8 @@ type entry struct {
 	begin, end int64 // offsets from the end of the header, in bytes
 }
 
-// parseHeader parses the JSON of a safetensors header and checks each entry: its offsets must be in order and, if the
-// number format is known, differ by the size of the tensor.
+// parseHeader parses the JSON of a safetensors header and checks each entry: its end must not be before its beginning
+// and, if the number format is known, the bytes between them must be as many as the tensor takes.
 func parseHeader(header []byte) (entries []entry, err error) {
 	reader := bytes.NewReader(header)
 	decoder := json.NewDecoder(reader)
@@ -152,7 +152,7 @@ func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 		if err != nil {
 			return fmt.Errorf("is not JSON: %w", err)
 		}
-		key, _ := token.(string) // encoding/json has checked that it is a string
+		key, _ := token.(string) // always a string, as encoding/json has checked
 		if seen[key] {
 			return fmt.Errorf("names %.200q twice", key)
 		}

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// golden is 2^64 divided by the golden ratio: the increment of SplitMix64.
+// golden is the increment of the random number generator SplitMix64: 2^64 divided by the golden ratio.
 const golden = 0x9E3779B97F4A7C15
 
 // Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional. The
-// values depend only on the spec and the seed, and are computed when they are read. The way in which they are computed
-// is version 1 of synthetic checkpoints; a change to it would be another version, with other digests. Embeddings with
-// such weights have no biological meaning. config becomes the checkpoint's ConfigJSON.
+// values depend only on the spec and the seed, and are computed when they are read. Their computation is version 1 of
+// synthetic checkpoints. A change to the computation needs a new version number, which changes the digests. Embeddings
+// with such weights have no biological meaning. config becomes the checkpoint's ConfigJSON.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
@@ -45,7 +45,7 @@ func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 	name := fnv.New64a()
 	io.WriteString(name, s.Name)
 	start := name.Sum64() + seed*golden
-	scale := s.Scale * (1.0 / (1 << 23)) // multiplying by a power of two is exact
+	scale := s.Scale * (1.0 / (1 << 23)) // exact, because 2^-23 is a power of two
 	return func(dst []float32, at int) error {
 		counter := start + uint64(at)*golden
 		for i := range dst {

@@ -14,13 +14,14 @@ import (
 const (
 	// maxRank bounds the number of dimensions of a tensor; models use at most three.
 	maxRank = 8
-	// maxElements bounds the number of elements so that their bytes, at most 8 each, fit in an int.
+	// maxElements bounds the number of elements of a tensor so that its size in bytes, at most 8 for each element, fits
+	// in an int.
 	maxElements = math.MaxInt / 8
 )
 
 // Tensor is a named array in a checkpoint. It is decoded to float32 when it is read. Its rows run along the last
 // dimension: a vector is one row, and a scalar is one row of one element. A Tensor is immutable and safe for concurrent
-// use. After its checkpoint is closed, reading it returns an error, unless the checkpoint is synthetic.
+// use. After its checkpoint is closed, reading the tensor returns an error, unless the checkpoint is synthetic.
 type Tensor struct {
 	name       string
 	shape      []int
@@ -32,8 +33,8 @@ type Tensor struct {
 }
 
 // newTensor returns a tensor without values. It returns an error if the shape has more than maxRank dimensions, a
-// negative dimension, or more than maxElements elements. Dimensions of 0 are left out of this last check, so an empty
-// tensor may be an error as well.
+// negative dimension, or more than maxElements elements. The number of elements is computed without dimensions of 0, so
+// that the other dimensions of an empty tensor are checked, too.
 func newTensor(name string, shape []int) (*Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("has %d dimensions, more than %d", len(shape), maxRank)
@@ -94,14 +95,15 @@ func (t *Tensor) ReadRows(dst []float32, first int) error {
 
 // Float32s decodes the whole tensor, in row-major order, into a new slice. Its errors are those of ReadRows.
 func (t *Tensor) Float32s() ([]float32, error) {
-	if t.unreadable != nil { // checked before memory is allocated
+	if t.unreadable != nil { // checked first, so that no memory is allocated in vain
 		return nil, fmt.Errorf("tensor %q: %w", t.name, t.unreadable)
 	}
 	dst := make([]float32, t.count)
 	return dst, t.ReadRows(dst, 0)
 }
 
-// allZero reports whether all values are 0. It stops reading at the first row that contains another value.
+// allZero reports whether a tensor has elements and all are 0. It stops reading at the first row that contains another
+// value.
 func (t *Tensor) allZero() (bool, error) {
 	if t.count == 0 {
 		return false, nil
@@ -128,7 +130,7 @@ func (t *Tensor) named(name string) *Tensor {
 // dtype is the number format in which a tensor is stored, written as in a safetensors header.
 type dtype string
 
-// The formats that can be decoded. A checkpoint may contain tensors of other formats if no model reads them.
+// These formats can be decoded. Tensors of other formats may be in a checkpoint, but a model cannot read them.
 const (
 	f32  dtype = "F32"
 	f16  dtype = "F16"
@@ -150,7 +152,7 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	size := dtypeSizes[d]
 	t.read = func(dst []float32, at int) error {
 		// The stored elements are read into the end of the memory of dst, and then decoded into dst one after the
-		// other. No stored element is longer than a float32, so none is overwritten before it is decoded.
+		// other. No stored element is longer than a float32, so none is overwritten before it has been decoded.
 		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))[(4-size)*len(dst):]
 		if err := f.readAt(b, offset+int64(at)*int64(size)); err != nil {
 			return err

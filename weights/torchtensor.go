@@ -13,11 +13,11 @@ var storageClasses = map[string]storageClass{"FloatStorage": "F32", "HalfStorage
 // storageClass is a class such as torch.FloatStorage, represented by its number format.
 type storageClass dtype
 
-// storage is an entry of the archive that holds the elements of one or more tensors.
+// storage is an entry of a PyTorch zip archive that holds the elements of one or more tensors.
 type storage struct {
 	key    string
 	dtype  dtype
-	offset int64 // offset of its first byte in the file
+	offset int64 // offset in the file of the storage's first byte
 	count  int64 // number of elements
 }
 
@@ -61,7 +61,7 @@ func rebuildParameter(args []any) (any, error) {
 }
 
 // persistent returns the storage that a pickle refers to by a persistent id. The id is a tuple: ("storage", class, key,
-// device, number of elements). persistent ignores the device, on which the tensor was when it was saved.
+// device, number of elements). persistent ignores the device, which is where the tensor was when it was saved.
 func (a *torchArchive) persistent(id any) (any, error) {
 	tuple, ok := id.([]any)
 	if !ok || len(tuple) != 5 || tuple[0] != "storage" {

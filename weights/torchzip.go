@@ -21,8 +21,8 @@ type torchArchive struct {
 	used    map[string]bool // names of the entries that checksum has added to file.sections
 }
 
-// openArchive reads the zip directory and finds the folder with the pickle data.pkl. It returns an error if there is
-// none or more than one, or if the byte order of the storages is not little-endian.
+// openArchive reads the zip directory and finds the folder with the pickle data.pkl. It returns an error if there is no
+// such folder or several, or if the byte order of the storages is not little-endian.
 func openArchive(f *file) (*torchArchive, error) {
 	reader, err := zip.NewReader(f, f.size)
 	if errors.Is(err, zip.ErrFormat) {
@@ -77,8 +77,8 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// checksum adds a storage and its checksum to the file's sections. As in archive/zip, a checksum of 0 means that there
-// is none.
+// checksum adds a storage and its checksum to the file's sections, unless they are there. As in archive/zip, a checksum
+// of 0 means that there is none.
 func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
 		a.used[entry.Name] = true
@@ -128,9 +128,9 @@ func readPickle(f *file) (any, error) {
 }
 
 // LoadPickle reads a file written by torch.save. It returns the value in the file and a function that closes the file.
-// After the file is closed, tensors can no longer be read. A value is a string, int64, float64, bool, nil, *Tensor,
-// tuple []any, list *[]any, dict map[any]any or argparse.Namespace map[string]any. For any other class the error names
-// the class and wraps ErrForbidden.
+// After the file is closed, tensors can no longer be read. The value, and each value in it, is a string, int64,
+// float64, bool, nil, *Tensor, tuple []any, list *[]any, dict map[any]any or argparse.Namespace map[string]any. For any
+// other class the error names the class and wraps ErrForbidden.
 func LoadPickle(path string) (value any, closeFile func() error, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -151,7 +151,8 @@ func LoadPickle(path string) (value any, closeFile func() error, err error) {
 var stateKeys = [...]string{"model", "state_dict", "model_state_dict", "module"}
 
 // readTorch reads the tensors of a PyTorch checkpoint. The checkpoint is a state dict, or a dict that contains the
-// state dict under one of stateKeys, and other values. readTorch returns those other values, too.
+// state dict under one of stateKeys, and other values. readTorch returns the tensors of the state dict, and these other
+// values.
 func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
 	value, err := readPickle(f)
 	if err != nil {

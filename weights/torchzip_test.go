@@ -169,7 +169,7 @@ func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	archive := zipOf(stateDictOf(newPickler(), []int{2}, "w").done(), map[string][]byte{"0": floats(1, 2)})
 	refused := 0
 	for i := 0; i+46 < len(archive); i++ {
-		if binary.LittleEndian.Uint32(archive[i:]) != 0x02014b50 { // an entry of the directory
+		if binary.LittleEndian.Uint32(archive[i:]) != 0x02014b50 { // the signature of an entry in the zip directory
 			continue
 		}
 		for _, size := range []uint32{1 << 30, math.MaxUint32 - 1} {
@@ -181,12 +181,13 @@ func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 			}
 		}
 		damaged := slices.Clone(archive)
-		binary.LittleEndian.PutUint32(damaged[i+42:], 1<<30) // offset of the entry's bytes
+		binary.LittleEndian.PutUint32(damaged[i+42:], 1<<30) // offset of the entry in the file
 		if _, err := Open(writeFile(t, t.TempDir(), "model.pt", damaged)); err != nil {
 			refused++
 		}
 	}
-	if want := 3 * 3; refused != want { // data.pkl, byteorder and data/0; the entry version is never read
+	// Three archives for each of data.pkl, byteorder and data/0 are refused. The entry version is never read.
+	if want := 3 * 3; refused != want {
 		t.Errorf("%d damaged archives were refused, want %d", refused, want)
 	}
 }
@@ -253,7 +254,7 @@ func TestLoadPickleReadsPublishedFiles(t *testing.T) {
 			}
 		}
 	}
-	// The merged file contains the rows of both files.
+	// The rows of the merged file consist of those of the DNABERT_S file and of the ESM file.
 	merged := load("output_1_merged.pt")
 	rows := merged["data"].(*Tensor)
 	values, err := rows.Float32s()

@@ -5,11 +5,16 @@
     peers.py --ceiling --out bench.jsonl
     peers.py --check --device cpu
 
-A pass converts token ids on the host to one mean embedding per record on the host. eager and compile run over batches sorted
-by length and padded to at most a budget of tokens, packed over sequences end to end; the best of the budgets counts.
-The baseline is the method that embed replaces: padded batches of at most 2,048 tokens in the records' order, file by
-file. --check compares the embeddings, padded and packed, with ../peers/models.py on the same synthetic weights, before
-anything is timed; without --model it does that for three small models over random records, and nothing else.
+A pass converts token ids on the host to one mean embedding per record on the host. There are four modes:
+
+    eager, compile  records sorted by length, in batches of at most a budget of tokens, including padding
+    packed          records stored end to end without padding, in batches of at most a budget of tokens
+    baseline        the method that embed replaces: files of 50 records, in their order, in batches of at most 2,048
+                    tokens, including padding
+
+Every mode except the baseline tries several budgets, and the fastest counts. --check compares the embeddings of padded
+and of packed batches with those of ../peers/models.py for the same synthetic weights, before anything is timed. Without
+--model it compares three small models over random records and times nothing.
 """
 import argparse
 import hashlib
@@ -31,16 +36,17 @@ import renderings
 
 PASSES = 5  # minimum number of timed passes of a measurement
 BASELINE_TOKENS = 2048
-BASELINE_RECORDS = 50  # per file
+BASELINE_RECORDS = 50  # number of records in a file
 SMALL = ("esm2-tiny", "esm2-8m", "dnabert-s-2l")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def bar(config, dtype):
-    """The largest relative L2 between a run in a type and models.py in float32.
+    """Returns the largest permitted relative L2 distance of a run in the type dtype from models.py in float32.
 
-    docs/numerics.md gives what a run may be away from float64: 1e-5 (DNABERT-S) and 3e-6 (ESM-2) in float32, so two
-    such runs may be twice that apart; 5.6e-2 and 1.05e-2 in bfloat16, beside which a float32 run's share is nothing.
+    docs/numerics.md limits the distance of a run from float64. In float32 the limit is 1e-5 for DNABERT-S and 3e-6 for
+    ESM-2, so two runs may differ by twice the limit. In bfloat16 it is 5.6e-2 and 1.05e-2, and the error of models.py
+    is negligible.
     """
     if dtype == "fp32":
         return 2e-5 if config.kind == "dnabert-s" else 6e-6
@@ -66,7 +72,10 @@ class Batch:
 
 
 def fill(records, order, budget, multiple=1):
-    """Groups of records in that order, of at most budget tokens with padding or a single record, and their widths."""
+    """Divides records, in the given order, into groups of at most budget tokens, including padding, or of one record.
+
+    Returns [indices of the records, width] for each group. Each width is rounded up to a multiple of `multiple`.
+    """
     groups, width = [], 0
     for i in order:
         rounded = -(-len(records[i]) // multiple) * multiple
@@ -85,7 +94,7 @@ def by_length(records):
 
 
 def balanced(records, budget):
-    """Groups of records for packed batches of about equal numbers of tokens, at most budget each if possible."""
+    """Divides records into packed batches of about equal numbers of tokens, of at most budget each if possible."""
     groups = [[0, []] for _ in range(-(-sum(map(len, records)) // budget))]
     for i in by_length(records):
         least = min(groups)
@@ -130,7 +139,7 @@ class Runner:
         return time.perf_counter() - start
 
     def warm(self, make, budget, passes):
-        """Runs the batches of a budget, halved until they fit in memory, and returns them and the budget."""
+        """Runs batches of at most budget tokens, halves budget until they fit in memory, and returns both."""
         while True:
             batches = self.prepare(make(budget))
             try:
@@ -147,7 +156,11 @@ class Runner:
             torch.cuda.empty_cache()
 
     def best(self, make, budgets, seconds, warm):
-        """Times all budgets briefly, the fastest longer: (seconds of each pass, budget, padded tokens, tried)."""
+        """Times every budget briefly, and the fastest one again for longer.
+
+        Returns the seconds of each pass, the budget, the number of tokens including padding, and the results of all
+        budgets.
+        """
         tried, done = [], set()
         for asked in budgets:
             batches, budget = self.warm(make, asked, warm)
@@ -165,14 +178,14 @@ class Runner:
 
 
 class PackedRunner(Runner):
-    """Runs a rendering over packed batches of sequences."""
+    """Runs a plain PyTorch model of renderings.py over packed batches of sequences."""
 
     def __init__(self, model, config, records, device):
         super().__init__(model, config, records, device)
         self.packings = {}
 
     def prepare(self, groups):
-        # Packing again would create other functions, which would be compiled again.
+        # A second Packing would have other functions, which PyTorch would compile again.
         key = tuple(map(tuple, groups))
         if key not in self.packings:
             self.packings[key] = renderings.Packing(self.model, self.config, self.records, groups, self.device)
@@ -223,7 +236,7 @@ def measure(out, runner, mode, dtype, make, budgets, args, **fields):
 
 
 def take(records, tokens):
-    """The first records with at most that many tokens in all, but at least one."""
+    """Returns the first records that together have at most the given number of tokens, but at least one record."""
     taken, left = [], tokens
     for r in records:
         left -= len(r)
@@ -244,7 +257,7 @@ def allow_compilations():
 
 
 def compile_model(model, layers, wanted):
-    """Compiles in place, or wraps; returns the name of the compiled part."""
+    """Compiles the whole model or each of its blocks. Returns the compiled model and a text that tells which."""
     allow_compilations()
     changed = renderings.stateless_rotary(model)
     note = ", rotary tables without a cache" if changed else ""
@@ -261,8 +274,10 @@ def few_of(records):
 
 
 def check(model, config, name, records, device):
-    """Compares a model, and its rendering over packed batches, with models.py on the same synthetic weights: a line of
-    results each."""
+    """Compares a model over padded batches, and the plain PyTorch model over packed batches, with models.py.
+
+    All have the same synthetic weights. Returns a line of results for each comparison.
+    """
     weights = lambda tensor, shape: models.synthetic_tensor(tensor, shape, 0)
     few = few_of(records)
     reference, want = models.load("synthetic:" + name), []
@@ -289,7 +304,7 @@ def check(model, config, name, records, device):
 
     packed = renderings.rendering(config, device)
     renderings.set_weights(packed, config, weights)
-    # varlen_attn does not support float32, and flex_attention is checked in the form that is timed.
+    # On a GPU in bf16: varlen_attn does not support float32, and flex_attention is timed in bf16.
     dtype = "bf16" if torch.device(device).type == "cuda" else "fp32"
     runner = PackedRunner(packed.to(DTYPES[dtype]), config, few, device)
     packing = runner.prepare(balanced(few, -(-sum(map(len, few)) // 2)))
@@ -298,7 +313,7 @@ def check(model, config, name, records, device):
 
 
 def check_all(device):
-    """The check of every small model over random records of 3 to 300 tokens; the exit status."""
+    """Checks every small model over random records of 3 to 300 tokens, and returns the exit status."""
     rng, passed = np.random.default_rng(1), True
     for name in SMALL:
         config = models.Config.known(name)
@@ -311,7 +326,7 @@ def check_all(device):
 
 
 def ceiling(out, device):
-    """The fastest bf16 product of large square matrices of random values, and the rate of a copy on the device."""
+    """Measures bf16 products of large square matrices of random values, and the rate of a copy on the device."""
     cuda = torch.device(device).type == "cuda"
 
     def times(work, count):
@@ -444,7 +459,7 @@ def main():
         else:
             say(f"PyTorch {torch.__version__} has no torch.compile")
     if "packed" in modes:
-        runner.model = model = None  # frees memory
+        runner.model = model = None  # frees the memory of the model
         make_model = lambda: renderings.rendering(config, args.device).to(DTYPES["bf16"])
         packed = PackedRunner(make_model(), config, records, args.device)
         out.common.update(how="rendering in PyTorch", attention=packed.model.PACKED)
@@ -460,7 +475,7 @@ def main():
         if hasattr(torch, "compile"):
             before = failed
             attempt("packed", with_blocks)
-            if failed and not before:  # the attention alone may compile
+            if failed and not before:  # compiling only the attention, which is a separate function, may still work
                 packed.model = make_model()
                 attempt("packed", lambda: over_packed(None))
         else:

@@ -15,7 +15,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
-# limits checks that the sum of the limits of each call fits.
+# limits checks that the limits of the steps of each call add up to at most 270, 420 and 540 seconds.
 limits() {
     bash bench/gpu/visit.sh limits | awk '
         /^call/ { sub(":", "", $2); sum[$2] = $3 }
@@ -68,7 +68,8 @@ visit() {
     [ -s "$out/logs.tgz" ] || wrong "$scenario: there is no archive of the logs"
 }
 
-# expect STATE STEP [PATTERN] checks that the summary has such a line.
+# expect STATE STEP [PATTERN] checks that the summary has a line with this state, this step and a text that matches
+# PATTERN.
 expect() {
     grep -q -E "^$1 +$2( .*${3:-}|\$)" <<< "$summary" || wrong "$scenario: the summary has no '$1 $2 ${3:-}'"
 }
@@ -163,8 +164,8 @@ notools() {
     expect absent peers-3b
 }
 
-# too little time: the running step is stopped, the rest is skipped, the deadline holds; a limit below 5 s is no reason
-# to skip a step
+# too little time: the running step is stopped, later steps are skipped, and the call ends by the deadline; a step whose
+# limit is below 5 s still runs
 deadline() {
     visit short 2 LIMIT=4 STEPS=machine
     expect ok machine

@@ -1,9 +1,9 @@
 """The models as PyTorch users run them: transformers' EsmModel over padded batches, and both models in plain PyTorch,
 over padded batches and over packed ones.
 
-DNABERT-S's own code fuses its attention with a Triton kernel of an old release or falls back to plain attention; the
-rendering here gives scaled_dot_product_attention the ALiBi bias and the mask instead. Packed, ESM-2 attends through
-torch.nn.attention.varlen, DNABERT-S, for its bias, through flex_attention.
+DNABERT-S's own code fuses its attention with a Triton kernel of an old release or falls back to plain attention. The
+model here passes the ALiBi bias and the mask to scaled_dot_product_attention instead. Over packed batches, ESM-2 uses
+torch.nn.attention.varlen, and DNABERT-S uses flex_attention, which supports its bias.
 """
 import math
 import types
@@ -31,30 +31,32 @@ BLOCK = 128  # tokens in a block of flex_attention
 
 
 class Varlen(NamedTuple):
-    """Packed sequences: cu_seqlens, int32, and the length of the longest."""
+    """Packed sequences: cu_seqlens, int32, and the length of the longest sequence."""
 
     cu: torch.Tensor
     longest: int
 
 
 class Flex(NamedTuple):
-    """Packed sequences for flex_attention: blocks of keys for each block of queries, keys for each query, and the bias."""
+    """Packed sequences for flex_attention: the blocks of keys for each block of queries, and functions for the keys of
+    each query (mask) and for the bias (score)."""
 
-    kv_num_blocks: torch.Tensor  # [1, 1, T/BLOCK]
+    kv_num_blocks: torch.Tensor  # [1, 1, T/BLOCK], the number of key blocks for each query block
     kv_indices: torch.Tensor  # [1, 1, T/BLOCK, T/BLOCK], the first kv_num_blocks in a row are valid
     mask: Callable
     score: Callable
-    block_mask: Any  # of the fields above, if PyTorch supports it
+    block_mask: Any  # BlockMask of the fields above, or None if PyTorch has no flex_attention
 
 
 def attend(q, k, v, where, scale):
-    """Attention over [B, L, heads, d], heads joined again: [B, L, h].
+    """Returns the attention [B, L, heads·d] of q, k and v, each [B, L, heads, d].
 
-    where is the bias of padded sequences, [B or 1, heads or 1, L, L], or a Varlen or Flex for packed sequences, with B = 1.
+    where is the bias of padded sequences, [B or 1, heads or 1, L, L]. For packed sequences it is a Varlen or a Flex,
+    and B is 1.
     """
     if isinstance(where, Varlen):
         if varlen_attn is not None and q.is_cuda and q.dtype != torch.float32:
-            # Its default scale is 1/sqrt(d), like ours.
+            # The default scale of varlen_attn is 1/sqrt(d), like ours.
             x = varlen_attn(q[0], k[0], v[0], where.cu, where.cu, where.longest, where.longest)
         else:
             x = plain_varlen(q[0], k[0], v[0], where.cu, scale)
@@ -66,7 +68,7 @@ def attend(q, k, v, where, scale):
         else:
             x = plain_flex(q, k, v, where, scale)
     elif FUSED:
-        # Before PyTorch 2.1 the function has no parameter for the scale.
+        # Before PyTorch 2.1 the function has no parameter for the scale, so q is scaled.
         x = F.scaled_dot_product_attention(q * (scale * math.sqrt(q.shape[-1])), k, v, attn_mask=where)
     else:
         x = torch.matmul(torch.softmax(torch.matmul(q * scale, k.transpose(-1, -2)) + where, -1), v)
@@ -74,7 +76,7 @@ def attend(q, k, v, where, scale):
 
 
 def plain_varlen(q, k, v, cu, scale):
-    """A slow varlen_attn, one sequence after the other: [T, heads, d]."""
+    """Computes the same as varlen_attn, slowly, one sequence after the other: [T, heads, d]."""
     out = torch.empty_like(q)
     borders = cu.tolist()
     for first, last in zip(borders, borders[1:]):
@@ -85,7 +87,7 @@ def plain_varlen(q, k, v, cu, scale):
 
 
 def plain_flex(q, k, v, where, scale):
-    """A slow flex_attention that stores all scores: [1, heads, T, d]."""
+    """Computes the same as flex_attention, slowly, by storing all scores: [1, heads, T, d]."""
     heads, tokens = q.shape[1], q.shape[2]
     h, row, column = torch.arange(heads).view(-1, 1, 1), torch.arange(tokens).view(-1, 1), torch.arange(tokens)
     scores = where.score((torch.matmul(q[0], k[0].transpose(-1, -2)) * scale).float(), 0, h, row, column)
@@ -145,7 +147,7 @@ class DNABERTS(nn.Module):
         alibi = (-self.slopes * distance).to(x.dtype)
         padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
         padding = padding.masked_fill(mask == 0, torch.finfo(x.dtype).min)
-        # The sum of two negative numbers must not leave the type's range.
+        # The minimum, because the sum of two negative numbers may leave the type's range.
         bias = torch.minimum(alibi, padding[:, None, None, :])
         for block in self.blocks:
             x = block(x, bias)
@@ -199,7 +201,7 @@ class ESM2(nn.Module):
         self.pairs, self.step = d // 2, 2 / d
 
     def rotary(self, position, dtype):
-        """Tables for [B, L, heads, d]."""
+        """Returns tables of cosines and sines, of the shape [1, L, 1, d]."""
         frequencies = 10000.0 ** -(torch.arange(self.pairs, device=position.device).float() * self.step)
         angles = position[:, None] * frequencies
         angles = torch.cat((angles, angles), -1)[None, :, None, :]
@@ -250,7 +252,7 @@ class Packing:
                 missing -= lengths[-1][-1]
         sequences = max(map(len, lengths))
         self.flex = isinstance(model, DNABERTS)
-        if self.flex:  # all batches share the functions and copy their sequence numbers here
+        if self.flex:  # all batches share mask and score; where() copies the numbers of a batch here
             self.sequence = torch.zeros(self.tokens, dtype=torch.int64, device=device)
             sequence, slope = self.sequence, slopes(config.heads).to(device)
             self.mask = lambda b, h, row, column: sequence[row] == sequence[column]
@@ -271,7 +273,7 @@ class Packing:
         weight = torch.zeros(tokens)
         used = sum(map(len, records))
         weight[:used] = 1
-        if config.kind == "esm2":  # the mean over the residues
+        if config.kind == "esm2":  # the mean leaves out the first and the last token
             weight[cu[: len(records)].long()] = 0
             weight[cu[1 : len(records) + 1].long() - 1] = 0
         host = {"ids": ids, "position": position, "sequence": sequence, "weight": weight, "cu": cu}
@@ -288,7 +290,7 @@ class Packing:
         return {"rows": rows, "longest": longest, "host": host}
 
     def where(self, batch, t):
-        """How the batch is packed, from its tensors on the device."""
+        """Returns the argument where of attend for a batch whose tensors on the device are t."""
         if not self.flex:
             return Varlen(t["cu"], batch["longest"])
         self.sequence.copy_(t["sequence"])
@@ -300,7 +302,7 @@ class Packing:
 
 
 class Transformers(nn.Module):
-    """transformers' EsmModel with the calls of the renderings."""
+    """transformers' EsmModel with the methods of the plain PyTorch models above."""
 
     def __init__(self, c, attention):
         super().__init__()
@@ -325,7 +327,7 @@ def stateless_rotary(model):
     """Makes rotary tables depend only on the length; returns whether there were any to change.
 
     EsmModel keeps the last length in its modules, which the compiler takes for a constant: every new length of a batch
-    would compile the model again. Later releases of transformers keep none.
+    would compile the model again. Later releases of transformers keep no length.
     """
 
     def tables(self, x, seq_dimension=2):
@@ -345,7 +347,7 @@ def rendering(c, device):
 
 
 def build(c, device):
-    """A model with random weights, its name, its attention, and the reason if it is not from transformers."""
+    """Returns a model with random weights, its name, its attention, and the reason if it is not from transformers."""
     attention = "scaled_dot_product_attention" if FUSED else "plain attention"
     if c.kind == "dnabert-s":
         return rendering(c, device), "rendering in PyTorch", attention, None
@@ -358,7 +360,7 @@ def build(c, device):
     for implementation in ("sdpa", "eager"):
         try:
             model = on(device, lambda: Transformers(c, implementation))
-            with torch.inference_mode():  # errors of a version may occur only when it runs
+            with torch.inference_mode():  # some versions of transformers fail only when the model runs
                 ids = torch.tensor([[0, 5, 6, 7, 2], [0, 5, 6, 2, c.pad]], device=device)
                 model(ids, (ids != c.pad).long())
             len(model.blocks)
@@ -376,7 +378,7 @@ def build(c, device):
 
 def on(device, make):
     """Creates a model on its device, because filling billions of weights on the host takes minutes."""
-    if hasattr(torch.device, "__enter__"):  # from PyTorch 2.0 on
+    if hasattr(torch.device, "__enter__"):  # PyTorch 2.0 and later
         with torch.device(device):
             model = make()
     else:

@@ -2,8 +2,9 @@
 """Prints the measurements of visit.sh as Markdown: table.py bench.jsonl...
 
 A line of the kind "machine" says where the lines below it were measured. A model's floating-point operations are
-transformer.Config.FLOPs, matrix products and attention of real tokens; a peer counts with ours over the same records,
-for each token. A rate above the card's peak makes it exit with 1, after it has printed everything.
+those of transformer.Config.FLOPs: matrix products and attention of real tokens. For a peer, the operations per token
+are those that embed has counted over the same records. If a rate is above the card's peak, the program exits with 1,
+after it has printed everything.
 """
 import json
 import sys
@@ -49,7 +50,7 @@ def timed(lines):
     measured = [l for l in lines if "tokens_per_second" in l]
     if not measured:
         return
-    # Per token. Models of a family read the same records, so a digest does not identify a model.
+    # FLOPs per token. Models of a family read the same records, so a digest alone does not identify a model.
     flops = {(l["model"], l["digest"]): l["flops"] / l["tokens"] for l in lines if l["kind"] == "forward"}
     ceiling = max((l["tflops"] * 1e12 for l in lines if l["kind"] == "ceiling" and "tflops" in l), default=0)
     print()

@@ -25,7 +25,7 @@
 #     REHEARSAL=1        the same steps on a software GPU: three small models, 512 tokens, PyTorch on the CPU
 #     LIMIT=SECONDS      limit for all steps instead of their own; 600 in a rehearsal
 set -uo pipefail
-export LC_ALL=C # EPOCHREALTIME with a decimal point
+export LC_ALL=C # EPOCHREALTIME then has a decimal point, not a comma
 t0=${EPOCHREALTIME/./}
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -87,7 +87,7 @@ table='
 3 peers-35m            60  90
 3 peers-150m           70 100
 '
-# steps CALL prints the rows of a call.
+# steps CALL prints the rows of a call in the table.
 steps() { awk -v call="$1" '$1 == call' <<< "$table"; }
 
 case ${1:-} in
@@ -131,7 +131,7 @@ deadline=$((10 * ${DEADLINE:-$deadline}))
 export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-/tmp/embed-cuda-cache} CUDA_CACHE_MAXSIZE=1073741824
 small_core=skip_global_memory,skip_shared_memory,skip_local_memory,skip_constbank_memory
-ulimit -c 0 # SIGQUIT ends a hang to print the stacks, not to dump the host's memory
+ulimit -c 0 # a step that hangs is ended by SIGQUIT, which should print stacks but not dump the host's memory
 commit=$(cat COMMIT 2> /dev/null || echo unknown)
 
 # now prints the time since the start in tenths of a second; seconds formats such a time.
@@ -157,7 +157,7 @@ finish() {
 trap finish EXIT
 trap 'fail CUT "call $part" "by a signal"; exit' INT TERM
 
-# chosen STEP tests whether STEPS matches it.
+# chosen STEP tests whether the step is one of those that STEPS selects.
 chosen() { [[ $1 =~ ^(${STEPS:-.*})$ ]]; }
 
 # budget STEP sets, in tenths of a second: wanted, the step's own limit; most, its limit with saved time; left, the time
@@ -175,8 +175,8 @@ budget() {
     [ -n "$found" ] || { echo "visit.sh: the table has no step $1 in call $part" >&2; exit 70; }
 }
 
-# watched LOG TENTHS COMMAND... returns the command's status, or 124 after a timeout. The first signal makes Go print
-# all stacks.
+# watched LOG TENTHS COMMAND... returns the command's status, or 124 after a timeout. At the timeout it sends SIGQUIT,
+# at which a Go program prints all stacks, and two seconds later SIGKILL.
 watched() {
     local log=$1 limit=$2 status=0 start
     start=$(now)
@@ -209,7 +209,7 @@ step() {
     limit=$((left > wanted ? left : wanted))
     limit=$((limit < most ? limit : most))
     limit=$((limit < deadline - start ? limit : deadline - start))
-    # with less time than this, 5 s or the step's own limit, it is not started; a step without its own limit needs 5 s
+    # a step is not started if less than 5 s are left for it, or less than its own limit if that is below 5 s
     least=$((wanted > 0 && wanted < 50 ? wanted : 50))
     if [ $limit -lt $least ]; then
         fail SKIPPED "$name" "$(seconds $((limit > 0 ? limit : 0))) s were left for it"
@@ -242,7 +242,7 @@ step() {
 # absent STEP WHY reports a step whose tool is missing.
 absent() { chosen "$1" && say absent "$1" "$2"; }
 
-# passed NAME PARTS tests whether all these tests passed according to the log.
+# passed NAME PARTS tests whether, according to the log of step NAME, the tests of PARTS passed and none of them failed.
 passed() {
     grep -q -E -e "--- PASS: [^ ]*/($2) " "$logs/$1.log" && ! grep -q -E -e "--- FAIL: [^ ]*/($2) " "$logs/$1.log"
 }
@@ -298,7 +298,7 @@ shell() {
 
 bf16=(-bench.device cuda -bench.dtype bf16)
 
-facts() { # PYTHON
+facts() { # arguments: PYTHON
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader ||
         echo "no nvidia-smi"
     nvidia-smi | head -n 12 || true
@@ -331,16 +331,16 @@ provenance() {
         "$(quoted "$card")" "$(quoted "$driver")" "$(quoted "$commit")" "$part" "$(date -u +%FT%TZ)" >> "$bench"
 }
 
-forward() { # STEP MODEL TOKENS FLAGS...
+forward() { # arguments: STEP MODEL TOKENS FLAGS...
     SHOW=18 step "$1" ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$2\$" -test.benchtime $benchtime \
         "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile - -bench.json "$bench" "${@:4}"
 }
 
-conform() { # STEP PRODUCTS TYPE PARTS FLAGS...: cases of the conformance suite
+conform() { # arguments: STEP PRODUCTS TYPE PARTS FLAGS...; it runs cases of the conformance suite
     tests "$1" "^TestGPU\$/^$2\$/^$3\$/" "$4" ./cuda.test "${@:5}"
 }
 
-parity() { # TYPE MODELS
+parity() { # arguments: TYPE MODELS
     TAIL=24 SHOW=11 tests "parity-$1" '^TestParity$/' "$2" \
         ./bench.test "${parity[@]}" -bench.device cuda -bench.dtype "$1"
 }
@@ -352,8 +352,8 @@ dna() {
 }
 proteins() { gzip -dc shared/seq/uniprot_20000.faa.gz | awk -v n="$1" '/^>/ { i++ } i <= n'; }
 
-# program checks that one GPU, and the same one used twice, write the same bytes.
-program() { # FOLDER DNABERT ESM TOKENIZER
+# program checks that the program writes the same bytes with one GPU as with the same GPU used twice.
+program() { # arguments: FOLDER DNABERT ESM TOKENIZER
     for gpus in 0 0,0; do
         ./embed --no-progress --gpus $gpus --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
             --esm-model "synthetic:$3" -o "$1/out-$gpus" "$1/dna.fna" "$1/proteins.faa"
@@ -364,7 +364,7 @@ program() { # FOLDER DNABERT ESM TOKENIZER
 }
 
 # file measures FASTA to file, from the time at which the weights are loaded.
-file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
+file() { # arguments: FOLDER DNABERT ESM TOKENIZER INPUT BENCH
     local model=$2 log=$1/log
     [ "${5##*.}" = faa ] && model=$3
     rm -rf "$1/out"
@@ -404,7 +404,7 @@ records() {
 
 torch() { "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; }
 
-# peer STEP MODEL MODES FLAGS...
+# peer STEP MODEL MODES FLAGS... measures PyTorch with a model, or reports that PyTorch is absent.
 peer() {
     if [ -n "$no_torch" ]; then
         absent "$1" "$no_torch"
@@ -423,13 +423,13 @@ tokenizer=shared/tokenizer/dnabert2_tokenizer.json
 if [ -z "${REHEARSAL:-}" ]; then
     libraries=/usr/local/nvidia/lib64
     [ -d $libraries ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    # PyTorch's cuBLAS, so that both engines use the same library
+    # use PyTorch's cuBLAS, so that both engines use the same library
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2> /dev/null)
     for folder in "$site"/nvidia/cu13/lib "$site"/nvidia/cublas/lib /usr/local/cuda/lib64; do
         library=$folder/libcublasLt.so.13
         [ -z "${EMBED_CUBLAS:-}" ] && [ -e "$library" ] && export EMBED_CUBLAS=$library
     done
-    # reads PyTorch's files into the page cache while the GPU is busy
+    # read PyTorch's files into the page cache while the GPU is busy
     (timeout 120 "$python" -c 'import torch, transformers' > /dev/null 2>&1 &)
 fi
 
@@ -444,7 +444,7 @@ print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_de
     exit
 fi
 [ -e "$logs/devices.log" ] && provenance
-# GPUs of one model differ, and under a power limit the clock changes from one minute to the next
+# record the clocks: GPUs of one model differ, and under a power limit the clock changes from one minute to the next
 if command -v nvidia-smi > /dev/null; then
     nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active --format=csv \
         -lms 250 > "$logs/clocks.csv" 2> /dev/null < /dev/null &
@@ -453,14 +453,14 @@ fi
 
 case $part in
 1)
-    # the program's own kernels first, so that errors in cuBLAS cannot affect them
+    # the program's own kernels run first, so that errors in cuBLAS cannot affect them
     tests own-gelu '' 'TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
     all='embed|norm|pool.*|linear.*|rotary.*|attention.*|alibi.*|program|mistakes|weights|starts|allocations'
     conform own-bf16 own_products bf16 "$all" "${long[@]}"
-    conform own-fp16 own_products fp16 "$all" -test.short # the same source as own-bf16
+    conform own-fp16 own_products fp16 "$all" -test.short # its kernels have the same source as those of own-bf16
     conform own-embed own_products fp32 'embed|norm|pool.*'
     conform own-linear own_products fp32 'linear.*'
-    conform own-rotary own_products fp32 'rotary.*' -test.short # own-attention has the long sequences
+    conform own-rotary own_products fp32 'rotary.*' -test.short # short, because own-attention runs the long sequences
     conform own-attention own_products fp32 'attention.*|alibi.*'
     conform own-starts own_products fp32 'program|mistakes|weights|starts' -test.short
     conform cublas-bf16 cuBLAS bf16 'linear.*|program|allocations' "${long[@]}"
@@ -471,7 +471,7 @@ case $part in
     forward forward-dnabert $dna $tokens
     forward forward-650m $middle $tokens
     forward forward-3b $large $tokens -bench.total $few
-    parity fp32 "${goldens%|esm2-3b}" # loading 3B takes longer than comparing it
+    parity fp32 "${goldens%|esm2-3b}" # without esm2-3b, which takes long to load
     parity fp16 "${goldens%|esm2-3b}"
     dna $((pieces < 2000 ? pieces : 2000)) > "$scratch/dna.fna"
     proteins $((proteins < 500 ? proteins : 500)) > "$scratch/proteins.faa"

@@ -57,7 +57,7 @@ fi
 running=() absent=()
 declare -A to from pid
 
-# start NAME COMMAND... runs it between two pipes and waits until it has warmed up.
+# start NAME COMMAND... runs the command with its input and its output as pipes, and waits until it has warmed up.
 start() {
     local name=$1 line
     shift
@@ -93,7 +93,7 @@ pytorch() {
 }
 wanted() { [[ $dtypes == *" $1 "* ]]; }
 
-embed fp32 # the others are compared with it
+embed fp32 # the results of the other runners are compared with these
 if wanted bf16; then embed bf16; fi
 if [ ! -d node_modules/onnxruntime-node ]; then
     absent+=("ONNX Runtime: ONNXRUNTIME_NODE_INSTALL=skip npm ci, in $(basename "$here"), installs it")
@@ -102,7 +102,7 @@ elif [ ! -f "$onnx" ]; then
 else
     if wanted fp32; then onnxruntime fp32 "$onnx"; fi
     if wanted int8; then
-        bits=7 # without VNNI, products of 8 bits saturate
+        bits=7 # on processors without VNNI, sums of 8-bit products saturate
         if grep -qwE 'avx512_vnni|avx_vnni' /proc/cpuinfo 2>/dev/null; then bits=8; fi
         int8=${onnx%.onnx}.int8-$bits.onnx
         if [ ! -f "$int8" ] && ! "$python" int8.py "$onnx" "$int8" --bits $bits; then
@@ -128,7 +128,7 @@ used() {
 
 for ((round = 1; round <= rounds; round++)); do
     for name in "${running[@]}"; do
-        sleep 0.5 # until the threads of the one before have stopped spinning
+        sleep 0.5 # until the threads of the previous runner have stopped spinning
         before=$(used "$name")
         echo >&"${to[$name]}"
         read -r line <&"${from[$name]}" || { note "$name ended in round $round:"; tail -5 "$work/$name.log" >&2; exit 1; }

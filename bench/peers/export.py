@@ -20,11 +20,11 @@ GOLDENS = {
     "synthetic:esm2-35m": "esm2_t12_35M", "synthetic:esm2-150m": "esm2_t30_150M", "synthetic:esm2-650m": "esm2_t33_650M",
     "synthetic:dnabert-s-2l": "dnabert_s_2layers", "synthetic:dnabert-s": "dnabert_s",
 }
-BAR = 1e-5  # relative L2 of an embedding: twice what float32 errs by on these weights
+BAR = 1e-5  # largest relative L2 error of an embedding: twice the error of float32 with these weights
 
 
 def check(model, path, tokens=4096):
-    """The largest relative L2 error over the golden's records, run as padded batches, and their number."""
+    """Returns the largest relative L2 error of the golden file's records, run as padded batches, and their number."""
     golden = models.read_safetensors(path)
     names = [n[: -len("/ids")] for n in golden if n.endswith("/ids")]
     records = [golden[n + "/ids"] for n in names]
@@ -64,7 +64,7 @@ def main():
     mask[1, 5:] = 0
     options = {}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False  # the tracing exporter, which every version from 1.13 on has
+        options["dynamo"] = False  # the tracing exporter, which every PyTorch from 1.13 on has
     axes = {0: "batch", 1: "length"}
     partial = args.onnx + ".part"
     torch.onnx.export(model, (ids, mask), partial, input_names=["ids", "mask"], output_names=["states"], opset_version=17,

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 
 def quantize(weights, bits):
-    """Weights [inner, columns] as int8, and the scale of each column."""
+    """Returns weights [inner, columns] as int8, and the scale of each column."""
     most = 2 ** (bits - 1) - 1
     scales = np.abs(weights).max(0) / most
     scales[scales == 0] = 1
@@ -24,9 +24,12 @@ def quantize(weights, bits):
 
 
 def product(node, weight, bits, quantized):
-    """The nodes and constants that replace a MatMul by a weight. quantized maps an activation to its quantized names."""
+    """Returns the nodes and constants that replace node, a MatMul with a constant weight.
+
+    quantized maps each activation that is quantized already to the names of its values, its scale and its zero point.
+    """
     x, name, nodes = node.input[0], node.output[0], []
-    if x not in quantized:  # queries, keys and values have the same
+    if x not in quantized:  # the products for queries, keys and values have the same activation as input
         quantized[x] = [x + "/uint8", x + "/scale", x + "/zero"]
         nodes.append(helper.make_node("DynamicQuantizeLinear", [x], quantized[x]))
     values, scale, zero = quantized[x]
@@ -42,7 +45,7 @@ def product(node, weight, bits, quantized):
 
 
 def rewrite(graph, bits):
-    """Replaces every product with a constant matrix and returns their number."""
+    """Quantizes every product with a constant matrix, and returns the number of these products."""
     weights = {t.name: t for t in graph.initializer}
     nodes, constants, replaced, quantized = [], [], set(), {}
     for node in graph.node:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# Layers, hidden size, heads of the models that have a name.
+# Number of layers, hidden size and number of heads of the ESM-2 models that have a name.
 ESM2_SIZES = {
     "esm2-tiny": (3, 64, 4), "esm2-hd128": (2, 512, 4), "esm2-8m": (6, 320, 20), "esm2-35m": (12, 480, 20),
     "esm2-150m": (30, 640, 20), "esm2-650m": (33, 1280, 20), "esm2-3b": (36, 2560, 40), "esm2-15b": (48, 5120, 40),
 }
 DNABERT_S_LAYERS = {"dnabert-s": 12, "dnabert-s-2l": 2}
-LEAST = torch.finfo(torch.float32).min  # added to the scores of padding: exp of them is 0
+LEAST = torch.finfo(torch.float32).min  # added to the attention scores of padding, whose exponential is then 0
 
 
 class Config:
@@ -50,7 +50,7 @@ class Config:
                    c["intermediate_size"], c["vocab_size"], c["layer_norm_eps"], c.get("token_dropout", False))
 
     def tensors(self):
-        """The name and the shape of every tensor that the model reads."""
+        """Yields the name and the shape of every tensor that the model reads."""
         h, f = self.hidden, self.intermediate
         linear = lambda name, out, width: [(name + ".weight", (out, width)), (name + ".bias", (out,))]
         norm = lambda name: [(name + ".weight", (h,)), (name + ".bias", (h,))]
@@ -80,7 +80,7 @@ class Config:
 
 
 class Model(torch.nn.Module):
-    """ids and mask, both [B, L], to the last hidden states [B, L, h]. mask is 1 on tokens and 0 on padding."""
+    """Computes the last hidden states [B, L, h] from ids and mask [B, L]. mask is 1 on tokens and 0 on padding."""
 
     def __init__(self, config, weights, fused_attention=False):
         super().__init__()
@@ -89,7 +89,7 @@ class Model(torch.nn.Module):
             values = torch.from_numpy(weights(name, shape))
             if tuple(values.shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(values.shape)}, {shape} is needed")
-            # A parameter's name may hold no dot.
+            # PyTorch allows no dot in the name of a parameter.
             self.register_parameter(name.replace(".", "/"), torch.nn.Parameter(values, requires_grad=False))
 
     def weight(self, name):
@@ -106,7 +106,7 @@ class Model(torch.nn.Module):
         return x.view(b, n, self.config.heads, -1).transpose(1, 2)
 
     def attention(self, q, k, v, bias):
-        """softmax(q·kᵀ + bias)·v, for q already scaled; bias is added to every head's scores."""
+        """Returns softmax(q·kᵀ + bias)·v. q is already scaled, and bias is added to every head's scores."""
         if self.fused_attention:
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         else:
@@ -115,7 +115,7 @@ class Model(torch.nn.Module):
         return x.reshape(x.shape[0], x.shape[1], self.config.hidden)
 
     def pool(self, states, mask):
-        """The mean state of each sequence: over the residues for ESM-2, over every token for DNABERT-S."""
+        """Returns the mean state of each sequence: over the residues for ESM-2, over all tokens for DNABERT-S."""
         weights = mask.to(states.dtype)
         if self.config.kind == "esm2":
             weights = weights.clone()
@@ -168,7 +168,8 @@ class ESM2(Model):
 
 
 def slopes(heads):
-    """ALiBi's slopes: those of the next lower power of two, then every other one of the table twice as long."""
+    """Returns ALiBi's slopes: those for the largest power of two that is not above heads, and if these are not enough,
+    every other slope for twice that power."""
     power = 2 ** int(math.log2(heads))
     first = [2.0 ** (-8.0 * i / power) for i in range(1, power + 1)]
     rest = [2.0 ** (-8.0 * (2 * j - 1) / (2 * power)) for j in range(1, heads - power + 1)]
@@ -200,7 +201,7 @@ class DNABERTS(Model):
 
 
 def synthetic_tensor(name, shape, seed):
-    """The float32 tensor called name of a synthetic checkpoint: SplitMix64 started from the name's FNV-1a hash."""
+    """Returns the float32 tensor called name of a synthetic checkpoint: SplitMix64 from the name's FNV-1a hash."""
     golden, mask64 = 0x9E3779B97F4A7C15, (1 << 64) - 1
     start = 0xCBF29CE484222325
     for byte in name.encode():
@@ -229,7 +230,7 @@ def synthetic_tensor(name, shape, seed):
 
 
 def read_safetensors(path):
-    """Every tensor of a safetensors file as a NumPy array; bfloat16 and float16 become float32."""
+    """Returns every tensor of a safetensors file as a NumPy array. bfloat16 and float16 become float32."""
     with open(path, "rb") as f:
         header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
         start = f.tell()
@@ -252,7 +253,7 @@ def read_safetensors(path):
 
 
 def load(name, fused_attention=False):
-    """The model called name: synthetic:NAME[@SEED], or a folder with config.json and model.safetensors."""
+    """Returns the model called name: synthetic:NAME[@SEED], or a folder with config.json and model.safetensors."""
     inv_freq = None
     synthetic = re.fullmatch(r"synthetic:([^@]+)(?:@(\d+))?", name)
     if synthetic:
@@ -270,7 +271,10 @@ def load(name, fused_attention=False):
 
 
 def padded_batches(records, tokens, pad):
-    """Batches of at most that many tokens, padding included, of records sorted by length: (indices, ids, mask)."""
+    """Yields padded batches of records, sorted by length, as (indices of the records, ids, mask).
+
+    A batch has at most the given number of tokens, including padding, or is a single longer record.
+    """
     order = sorted(range(len(records)), key=lambda i: len(records[i]))
     batches, current = [], []
     for i in order:

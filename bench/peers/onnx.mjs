@@ -1,21 +1,23 @@
 // Embeds records with ONNX Runtime on the CPU and prints, as one line of JSON, how fast.
 //
-//   node onnx.mjs --onnx FILE.onnx --kind esm2|dnabert-s --input FILE [--dtype fp32] [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
+//   node onnx.mjs --onnx FILE.onnx --kind esm2|dnabert-s --input FILE [--dtype fp32] [--threads 2] [--rounds 3]
+//       [--out FILE.f32] [--step]
 //
-// The model is one that export.py or, with --dtype int8, int8.py wrote. FILE is a FASTA of proteins (ESM-2 only, gzip or not), or holds the token ids of
-// one record a line, as `ours tokens` writes them. The first pass warms up, is not timed, and gives the embeddings for
-// --out. With --step the program prints `ready` after it, and each line of standard input starts one round, answered by
-// a line; the end of the input ends the program.
+// The model was written by export.py or, for --dtype int8, by int8.py. The input FILE is a FASTA of proteins (ESM-2
+// only, gzip or not), or has the token ids of one record on each line, as `ours tokens` writes them. The first pass
+// warms up and is not timed; its embeddings are written to --out. With --step the program prints `ready` after that
+// pass. It then runs a round for each line of standard input, and prints a line after the round, until the input ends.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import ort from 'onnxruntime-node';
 
-const ALPHABET = 'LAGVSERTIDPKQNFYMHWCXBUZO.-'; // ids 4, 5, …
+const ALPHABET = 'LAGVSERTIDPKQNFYMHWCXBUZO.-'; // the letters with the token ids 4, 5, …
 const [CLS, EOS, UNK] = [0, 2, 3];
-const LONGEST_PROTEIN = 1022; // residues
-const KINDS = { 'esm2': { pad: 1, special: 1 }, 'dnabert-s': { pad: 3, special: 0 } }; // special: tokens at each end outside the mean
+const LONGEST_PROTEIN = 1022; // in residues; longer proteins are truncated
+// pad is the token id of padding; special is the number of tokens at each end that are not in the mean.
+const KINDS = { 'esm2': { pad: 1, special: 1 }, 'dnabert-s': { pad: 3, special: 0 } };
 
 const { values: args } = parseArgs({
   options: {
@@ -24,7 +26,7 @@ const { values: args } = parseArgs({
     dtype: { type: 'string', default: 'fp32' }, // a label for the table
     input: { type: 'string' },
     threads: { type: 'string', default: '2' },
-    tokens: { type: 'string', default: '4096' }, // of a batch, padding included
+    tokens: { type: 'string', default: '4096' }, // in a batch, including padding
     rounds: { type: 'string', default: '3' },
     out: { type: 'string' },
     step: { type: 'boolean', default: false },
@@ -50,7 +52,7 @@ function readRecords(path) {
   return text.split(/^>/m).slice(1).map((record) => proteinTokens(record.replace(/^.*/, '').replace(/\s+/g, '')));
 }
 
-/** Batches of at most that many tokens, padding included, of records sorted by length. */
+/** Returns batches of records sorted by length, each of at most the given number of tokens, including padding. */
 function paddedBatches(records, tokens) {
   const order = records.map((_, i) => i).sort((a, b) => records[a].length - records[b].length);
   const groups = [[]];
@@ -83,7 +85,7 @@ const session = await ort.InferenceSession.create(args.onnx, {
   interOpNumThreads: 1,
 });
 
-/** The mean state of every record, in their order. */
+/** Returns the mean state of every record, in the order of the records. */
 async function embed() {
   let dim, pooled;
   for (const { rows, width, feeds } of batches) {

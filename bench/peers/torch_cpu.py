@@ -3,9 +3,9 @@
 
     torch_cpu.py --model MODEL --input FILE [--dtype fp32|bf16] [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
 
-bf16 means autocast. FILE holds the token ids of one record a line, as `ours tokens` writes them. The first pass warms up, is not timed, and
-gives the embeddings for --out. With --step the program prints `ready` after it, and each line of standard input
-starts one round, answered by a line; the end of the input ends the program.
+bf16 means autocast. A line of the input FILE has the token ids of one record, as `ours tokens` writes them. The first
+pass warms up and is not timed; its embeddings are written to --out. With --step the program prints `ready` after that
+pass. It then runs a round for each line of standard input, and prints a line after the round, until the input ends.
 """
 import argparse
 import json
@@ -34,7 +34,7 @@ def main():
 
     torch.set_num_threads(args.threads)
     release = tuple(int(n) for n in re.match(r"(\d+)\.(\d+)", torch.__version__).groups())
-    fused = release >= (2, 1)  # the first whose scaled_dot_product_attention takes a scale
+    fused = release >= (2, 1)  # the first release whose scaled_dot_product_attention takes a scale
     model = models.load(args.model, fused_attention=fused)
     with open(args.input) as f:
         records = [[int(t) for t in line.split()] for line in f]

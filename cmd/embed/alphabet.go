@@ -7,7 +7,7 @@ import (
 	"seqembed/pool"
 )
 
-// showAlphabet logs the alphabet of an input and what determined it, such as a flag or the letters.
+// showAlphabet logs the alphabet of an input and the reason for it, such as a flag or the letters.
 func (c *command) showAlphabet(f pool.File) {
 	found := f.Finding
 	switch {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fastqReads returns a FASTQ file of n reads, each with a longer id than the one before.
+// fastqReads returns the content of a FASTQ file with n reads. Each id is one letter longer than the id before it.
 func fastqReads(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -31,7 +31,8 @@ func gzipped(t *testing.T, content string) string {
 	return b.String()
 }
 
-// TestBadInputAlone checks that a run with a single bad input ends with one clear line, exit code 1, and no output.
+// TestBadInputAlone checks that a run whose only input is bad prints one line that names the fault, ends with exit code
+// 1, and writes no output.
 func TestBadInputAlone(t *testing.T) {
 	workspace(t)
 	reads := fastqReads(150)
@@ -76,8 +77,8 @@ func TestBadInputAlone(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "out", "-").wantCode(exitNothing).wantProblem("stdin", "no records")
 }
 
-// TestBadInputAmongGood checks that with a bad input between good ones the outputs of the good ones are written and
-// failed_files.txt names the bad one. A later run in which no input fails must remove that file.
+// TestBadInputAmongGood checks that a bad input does not keep the other inputs from being embedded, and that
+// failed_files.txt names the bad input. A later run in which no input fails must remove failed_files.txt.
 func TestBadInputAmongGood(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -104,14 +105,14 @@ func TestBadInputAmongGood(t *testing.T) {
 		t.Errorf("the summary of the second run:\n%s", r.stdout)
 	}
 
-	// A rerun on complete outputs does not even load the weights.
+	// A rerun does not load the weights if all outputs are complete.
 	r = embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(0)
 	if strings.Contains(r.stderr, "loading weights") || strings.Count(r.stdout, "was complete already") != 3 {
 		t.Errorf("the third run:\n%s%s", r.stdout, r.stderr)
 	}
 }
 
-// TestAllInputsFail checks that failed_files.txt is also written if all inputs fail.
+// TestAllInputsFail checks that failed_files.txt is written even if all inputs fail.
 func TestAllInputsFail(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", "<html></html>\n")
@@ -123,7 +124,8 @@ func TestAllInputsFail(t *testing.T) {
 	wantFiles(t, "out", "failed_files.txt")
 }
 
-// TestBadModels checks that a bad model causes one clear line and exit code 1, before anything is written.
+// TestBadModels checks that a bad model or tokenizer causes one line that names the fault, and exit code 1, before any
+// file is written.
 func TestBadModels(t *testing.T) {
 	workspace(t)
 	t.Setenv("HF_HOME", filepath.Join(t.TempDir(), "cache"))
@@ -180,7 +182,7 @@ func TestBadModels(t *testing.T) {
 		{"--esm-model " + dna2 + " p.faa", []string{"--esm-model", "DNABERT", "ESM-2 is needed"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer none.json d.fna", []string{"none.json", "no such file"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer broken.json d.fna", []string{"broken.json"}},
-		// Faults of the second model are found before the first one runs.
+		// A fault of the protein model is found before the DNA model runs.
 		{"--dnabert-model " + dna2 + " --esm-model cut d.fna p.faa", []string{"cut/model.safetensors"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -190,7 +192,8 @@ func TestBadModels(t *testing.T) {
 		})
 	}
 
-	// The same files are accepted when they are complete. The name of the model's folder is part of the outputs' names.
+	// The folder tiny holds a complete checkpoint of the synthetic model, and gives the same embeddings. Its outputs
+	// are named after the folder.
 	embed(t, "--esm-model", "tiny", "-o", "out", "p.faa").wantCode(0)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet", "p.tiny.parquet")
@@ -202,8 +205,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// TestFolderThatCannotBeWritten checks that an output folder in which nothing can be made causes a single error line,
-// however many inputs there are, before the weights are loaded.
+// TestFolderThatCannotBeWritten checks that a run whose output folder cannot be written prints a single error line
+// about the folder, however many inputs there are, and does not load the weights.
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -227,9 +230,8 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed checks that a run is refused before anything is computed if an existing output was made with
-// other settings or from other content of its input. If only an output for protein is concerned, the DNA is not
-// embedded either. Settings that do not affect any number may differ.
+// TestSettingsAreNotMixed checks that a run fails and computes nothing if one existing output was made with other
+// settings, or from an input that has changed since. Settings that do not affect any number may differ.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -239,7 +241,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	r.wantProblem("out/p.esm2-tiny.parquet", `"mean"`, `"cls"`, "--force")
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet")
 
-	// Settings that do not affect any number may differ.
+	// Neither the batch size, nor the number of threads, nor -v affects any number.
 	embed(t, "--esm-model", tiny, "--esm-batch-size", "77", "--threads", "1", "-v", "-o", "out", "p.faa").wantCode(0)
 
 	write(t, "p.faa", ">other\nMKV\n")
@@ -251,8 +253,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	}
 }
 
-// TestMessagesHoldNoControlCharacters checks that messages show the control characters in the names of files in escaped
-// form.
+// TestMessagesHoldNoControlCharacters checks that messages escape the control characters in file names.
 func TestMessagesHoldNoControlCharacters(t *testing.T) {
 	workspace(t)
 	write(t, "red\x1b[31m.faa", "<html>\x1b[0m")

@@ -14,8 +14,8 @@ type choice struct {
 	values      []string
 }
 
-// choices lists the flags that take one of a few words, and their values. It leaves out --format, --dtype and
-// --log-format, which have parsers of their own.
+// choices lists the flags that take one of a few words, each with its value and the allowed words. It leaves out
+// --format, --dtype and --log-format, whose values have parsers of their own.
 func (s *settings) choices() []choice {
 	return append(s.policies(),
 		choice{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
@@ -33,7 +33,7 @@ func (s *settings) policies() []choice {
 	}
 }
 
-// checkChoices returns a usage error for the first flag whose value is not in its list.
+// checkChoices returns a usage error for the first flag whose value is not one of its allowed words.
 func checkChoices(list []choice) error {
 	for _, f := range list {
 		if !slices.Contains(f.values, f.value) {

@@ -43,14 +43,14 @@ func completion(_ context.Context, _ machine, args, environ []string, w, _ io.Wr
 	return exitCode(err, 0, 0), err
 }
 
-// completed is a flag of embed, with what a shell needs to complete it.
+// completed is a flag of embed, with the words or paths that a shell offers as its value.
 type completed struct {
 	*pflag.Flag
-	values  []string // words that the flag takes
-	isFiles bool     // whether the flag takes the path of a file or folder
+	values  []string // words that the flag takes; nil if there is no such list
+	isFiles bool     // whether the value of the flag is the path of a file or folder
 }
 
-// takesValue reports whether the next word of the command line is the value of the flag.
+// takesValue reports whether the flag needs a value, which is the next word of the command line.
 func (c completed) takesValue() bool { return c.NoOptDefVal == "" }
 
 // completedFlags lists the flags of embed.
@@ -94,7 +94,7 @@ func completionScript(shell string) string {
 	}
 }
 
-// bashScript returns the completion script for bash. It works without the package bash-completion.
+// bashScript returns the completion script for bash. The script works without the package bash-completion.
 func bashScript(flags []completed) string {
 	var names []string
 	var cases strings.Builder
@@ -137,7 +137,7 @@ complete -o filenames -F _embed embed
 `, cases.String(), strings.Join(names, " "), strings.Join(subcommandNames(), " "))
 }
 
-// zshScript returns the completion script for zsh, which belongs into a file named _embed.
+// zshScript returns the completion script for zsh, which loads it from a file named _embed.
 func zshScript(flags []completed) string {
 	quote := strings.NewReplacer("'", `'\''`, "[", `\[`, "]", `\]`, ":", `\:`).Replace
 	var lines strings.Builder

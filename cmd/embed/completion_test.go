@@ -20,7 +20,7 @@ func TestBashCompletion(t *testing.T) {
 		"embed --form":                  "--format",
 		"embed --format sa":             "safetensors",
 		"embed -format sa":              "safetensors",
-		"embed --format = sa":           "safetensors", // as readline cuts --format=sa
+		"embed --format = sa":           "safetensors", // readline splits --format=sa into these three words
 		"embed --max-length =":          "",
 		"embed -o x --esm-model esm2-1": "esm2-150m esm2-15b",
 		"embed --max-length ":           "",
@@ -39,8 +39,8 @@ func TestBashCompletion(t *testing.T) {
 	}
 }
 
-// TestCompletionScripts checks that every shell that is installed parses its completion script without a message, and
-// that each script names every flag.
+// TestCompletionScripts checks that each script names every flag, and that every installed shell parses its script
+// without a message.
 func TestCompletionScripts(t *testing.T) {
 	for _, shell := range shells() {
 		script := embed(t, "completion", shell).wantCode(exitDone).stdout
@@ -81,7 +81,8 @@ func TestManualPage(t *testing.T) {
 	}
 }
 
-// TestRoff checks that roff escapes text so that no line of it becomes a command of a manual page.
+// TestRoff checks that the function roff escapes text for a manual page, so that no line of the text becomes a groff
+// command.
 func TestRoff(t *testing.T) {
 	if got, want := roff("a-b\n.SH x\n'c\\d"), "a\\-b\n\\&.SH x\n\\&'c\\ed"; got != want {
 		t.Errorf("%q, want %q", got, want)

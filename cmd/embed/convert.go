@@ -92,7 +92,7 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, log io.W
 	return exitDone, nil
 }
 
-// sameFile reports whether two paths lead to one file. Equal paths do, even if there is no file.
+// sameFile reports whether two paths lead to the same file. Equal paths count as the same file, even if no file exists.
 func sameFile(a, b string) bool {
 	x, err := os.Stat(a)
 	y, err2 := os.Stat(b)

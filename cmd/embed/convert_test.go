@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestConvertAndInspect converts an output from format to format, and back to Parquet. embed inspect must count the
-// same records and rows in every file. Impossible conversions must be refused.
+// TestConvertAndInspect converts an output through several formats and back to Parquet, and checks that embed inspect
+// counts the same records and rows in every file. Impossible conversions must be refused.
 func TestConvertAndInspect(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n>b\nMKVMKV\n>c\nMKV\n")
@@ -53,8 +53,9 @@ func TestConvertAndInspect(t *testing.T) {
 	}
 }
 
-// TestInspectFindsBadValues checks that embed inspect counts a NaN, an infinite value, a row of zeros, a constant row
-// and an id that comes again, and names the first record of most of them. A file with a NaN must not be converted.
+// TestInspectFindsBadValues checks that embed inspect counts NaN values, infinite values, rows of zeros, constant rows
+// and repeated ids. embed inspect must reject a file that is cut short, and embed convert must reject a file with a
+// NaN.
 func TestInspectFindsBadValues(t *testing.T) {
 	workspace(t)
 	write(t, "bad.tsv", "id\t0\t1\na\tNaN\t1\nb\t2\t2\nc\t0\t0\na\t+Inf\t1\n")
@@ -71,8 +72,8 @@ func TestInspectFindsBadValues(t *testing.T) {
 	embed(t, "convert", "bad.tsv", "bad.npy").wantCode(exitNothing).wantProblem(`"a"`, "NaN")
 }
 
-// TestConvertToFloat16 checks that values above the range of float16 become infinities in a conversion, and that a
-// message gives their number.
+// TestConvertToFloat16 checks that a conversion to float16 turns values beyond the range of float16 into infinities,
+// and that a message gives the number of these values.
 func TestConvertToFloat16(t *testing.T) {
 	workspace(t)
 	write(t, "big.tsv", "id\t0\t1\na\t1e5\t1\nb\t2\t-7e4\n")
@@ -86,8 +87,8 @@ func TestConvertToFloat16(t *testing.T) {
 	}
 }
 
-// TestConvertKeepsWindowsApart checks that a conversion of an output with --windows gives each window an id of its own.
-// In Parquet all windows of a record have the record's id.
+// TestConvertKeepsWindowsApart checks that embed convert gives each window of a record an id with its range of letters,
+// such as w:1-12. In the Parquet output of a run with --windows, all windows of a record have the record's id.
 func TestConvertKeepsWindowsApart(t *testing.T) {
 	workspace(t)
 	write(t, "w.faa", ">w\nMKVLAWWYFFMKVLAWWYFF\n>v\nMKVLA\n")

@@ -2,5 +2,5 @@
 
 package main
 
-// leaveNoCore does nothing, because a crash on this system writes no core file.
+// leaveNoCore does nothing, because a crash writes no core file on systems other than Unix.
 func leaveNoCore([]string) {}

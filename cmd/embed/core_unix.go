@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// leaveNoCore keeps a crash from writing the memory of the process to the disk, which may be tens of gigabytes of
-// weights. If GOTRACEBACK is set in the environment, leaveNoCore does nothing, because the user then controls what a
-// crash leaves.
+// leaveNoCore forbids core files, because a core file contains the weights, which may be tens of gigabytes. If
+// GOTRACEBACK is set in the environment, leaveNoCore does nothing, because the user then decides about core files.
 func leaveNoCore(environ []string) {
 	if slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "GOTRACEBACK=") }) {
 		return
@@ -18,6 +17,6 @@ func leaveNoCore(environ []string) {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_CORE, &limit) == nil {
 		limit.Cur = 0
-		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &limit) // an error changes nothing about the run
+		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &limit) // after an error, a crash may leave a core file
 	}
 }

@@ -29,13 +29,13 @@ var (
 	crashSeed = flag.Uint64("crash.seed", 0, "seed of TestKilled (default from the clock)")
 )
 
-// TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM. One run works in the folder, or two at
-// once. After each kill every file with a final name must be whole and described by the manifest, and every output that
-// the manifest calls finished must exist. In the end the folder must hold the bytes of a run that was never killed, and
-// nothing else.
+// TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM, and repeats the command until a run
+// ends by itself. One or two runs use the output folder at a time. After each kill, every output in the folder must be
+// complete and have an entry in the manifest, and every output that the manifest calls finished must exist. At the end
+// the folder must hold the same bytes as the folder of a run that was never killed, and nothing else.
 //
-// A seed determines the formats, the signals, and the lines of the log after which the signals come. It does not
-// determine the order of goroutines.
+// The flag -crash.seed determines the formats, the signals, and the log lines after which the signals are sent. It does
+// not determine the order of goroutines.
 func TestKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("make crash takes longer, and without the race detector")
@@ -48,11 +48,11 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d rounds in %d configurations; runs by exit code as in a shell: %v", c.rounds, len(c.whole), c.codes)
 }
 
-// crashes is the state of TestKilled. TestKilledInsideAFile uses it, too.
+// crashes is the state of TestKilled, and a part of the state of TestKilledInsideAFile.
 type crashes struct {
 	*testing.T
 	rng    *rand.Rand
-	whole  map[string]wholeRun // results of runs that are not killed, by their flags
+	whole  map[string]wholeRun // results of runs that are not killed, by the flags of the run
 	rounds int
 	codes  map[int]int
 }
@@ -71,11 +71,11 @@ func newCrashes(t *testing.T, stream uint64) *crashes {
 
 // wholeRun is the result of a run that is not killed.
 type wholeRun struct {
-	files map[string]string // contents by file name, without the manifest
-	lines int               // number of lines in its log
+	files map[string]string // contents of the outputs by file name
+	lines int               // number of lines in the log of the run
 }
 
-// writeInputs writes files of DNA and of proteins. Some fill one batch, others many.
+// writeInputs writes FASTA files of DNA and of proteins. Some files need one batch, others many.
 func (c *crashes) writeInputs() {
 	letters := func(alphabet string, n int) string {
 		b := make([]byte, n)
@@ -99,7 +99,7 @@ func (c *crashes) writeInputs() {
 	}
 }
 
-// configuration returns random flags and inputs.
+// configuration returns the arguments of a run, with random flags and a random folder of inputs.
 func (c *crashes) configuration() []string {
 	format := store.Formats()[c.rng.IntN(len(store.Formats()))]
 	poolings := []string{"mean", "tokens", "max,residues"}
@@ -115,8 +115,8 @@ func (c *crashes) configuration() []string {
 		"--part-records", []string{"0", "1", "5", "2048"}[c.rng.IntN(4)], "-v", inputs)
 }
 
-// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is
-// killed even if the machine is so slow that the time is over.
+// round runs one command again and again until a run ends by itself, and kills each run at a random moment. Runs that
+// start after end are not killed, except the first run of the test, so that a slow machine kills at least one.
 func (c *crashes) round(end time.Time) {
 	flags := c.configuration()
 	whole, ok := c.whole[fmt.Sprint(flags)]
@@ -143,7 +143,7 @@ func (c *crashes) round(end time.Time) {
 	os.RemoveAll(out)
 }
 
-// undisturbed runs a command and does not kill it.
+// undisturbed runs a command without killing it, and returns the result.
 func (c *crashes) undisturbed(flags []string) wholeRun {
 	out := fmt.Sprint("whole", len(c.whole))
 	r := embed(c.T, append(flags, "-o", out)...).wantCode(0)
@@ -153,9 +153,9 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 	return w
 }
 
-// contents returns the contents of a folder's files by name, and the number of files that killed runs have left. An
-// output of format pt is a folder; it counts as one file, whose content is a list of the SHA-256 of its files, as the
-// manifest has it.
+// contents returns the contents of the files in an output folder by name, and the number of leftovers of killed runs.
+// An output of format pt is a folder, which contents returns as one file. Each line of this file is the SHA-256 and the
+// name of a file in the folder; the manifest has the digest of these lines.
 func (c *crashes) contents(dir string) (list map[string]string, left int) {
 	list = map[string]string{}
 	for _, name := range files(c, dir) {
@@ -181,8 +181,9 @@ func (c *crashes) read(dir, name string) string {
 	return string(content)
 }
 
-// run starts a command in as many processes as there are tasks, all at the same time. If kill is set, each process gets
-// a signal at a random line of its log. run reports whether a process did not end with exit code 0.
+// run runs a command in several processes at the same time; tasks is the number of processes. If kill is set, each
+// process gets one or two signals when its log reaches a random line; lines is the number of lines in the log of a
+// whole run. run reports whether any process ended with an exit code other than 0.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
 	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
@@ -203,7 +204,8 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 		wait.Go(func() {
 			codes[i] = ended(cmd)
 			timer.Stop()
-			if took := time.Since(log.first); codes[i] == exitInterrupted && took > 10*time.Second { // on a busy machine
+			// An interrupted run ends within 5 s, but a busy machine may need more.
+			if took := time.Since(log.first); codes[i] == exitInterrupted && took > 10*time.Second {
 				c.Errorf("an interrupted run has taken %v to end", took)
 			}
 		})
@@ -222,15 +224,15 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 	return killed
 }
 
-// signalingLog is the log of a process. After a given line it sends signals to that process.
+// signalingLog is the log of a process. It sends signals to the process when the log has a given number of lines.
 type signalingLog struct {
 	process *exec.Cmd
-	at      int // number of lines in the log after which the signals are sent
+	at      int // number of lines in the log at which the signals are sent
 	signals []syscall.Signal
-	delay   time.Duration // before each signal
+	delay   time.Duration // pause before each signal
 	text    bytes.Buffer
 	once    sync.Once
-	first   time.Time // time of the first signal
+	first   time.Time // time at which the log had enough lines to send the signals
 }
 
 func (d *signalingLog) Write(p []byte) (int, error) {
@@ -240,7 +242,7 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 			d.first = time.Now()
 			for _, s := range d.signals {
 				time.Sleep(d.delay)
-				_ = d.process.Process.Signal(s) // the process may have ended
+				_ = d.process.Process.Signal(s) // an error means that the process has ended
 			}
 		})
 	}
@@ -249,12 +251,12 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 
 func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
-// leftover matches the names of files that a killed run may leave: temporary files and folders, the file that reserves
-// the output folder for the run (.run-…), and the results of a part of an input (.parts).
+// leftover matches the names that a killed run may leave in the output folder: temporary files and folders, the file
+// that reserves the folder for the run (.run-…), and the results of a part of an input (.parts).
 var leftover = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}(\.d)?|.+\.parts)$`)
 
-// check compares an output folder with its manifest, and with the outputs of a run that was not killed. If killed is
-// set, the folder may lack some of these outputs.
+// check compares an output folder with its manifest, and with whole, the result of a run that was not killed. If killed
+// is set, the folder may lack some outputs.
 func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	described, finished := c.manifest(out)
 	there, _ := c.contents(out)
@@ -280,7 +282,8 @@ func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	}
 }
 
-// manifest returns the outputs that the manifest of a folder names, and the SHA-256 of the finished outputs.
+// manifest returns the paths of the outputs that the manifest of a folder names, and the SHA-256 of the finished
+// outputs by path.
 func (c *crashes) manifest(out string) (described map[string]bool, finished map[string]string) {
 	described, finished = map[string]bool{}, map[string]string{}
 	text, err := os.ReadFile(filepath.Join(out, store.ManifestName))
@@ -289,7 +292,7 @@ func (c *crashes) manifest(out string) (described map[string]bool, finished map[
 	}
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasSuffix(line, "\n") {
-			break // a killed run may leave an incomplete line
+			break // a killed run may leave an incomplete last line
 		}
 		var entry struct {
 			Outputs []struct {

@@ -15,15 +15,16 @@ import (
 )
 
 const (
-	largeRecords = 1500                // number of records in the large file, all different
+	largeRecords = 1500                // records in the file, all different: equal ones are computed once
 	largeBatch   = 256                 // tokens in a batch
-	spanRecords  = 4 * largeBatch / 32 // records that are batched together: 4 batches; a record has 32 tokens or more
-	largePart    = 2 * 5 * spanRecords // --part-records, twice the records between reading and writing
+	spanRecords  = 4 * largeBatch / 32 // most records packed together, into 4 batches; a record has at least 32 tokens
+	largePart    = 2 * 5 * spanRecords // value of --part-records: twice the records that are in memory at a time
 )
 
-// TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL the next
-// run may compute at most --part-records records again; after a run that SIGTERM has interrupted, at most spanRecords.
-// In the end the folder must hold the bytes of a run that was never killed, and nothing else.
+// TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL, the
+// next run may compute at most largePart records again. After a run that ends early because of SIGTERM, the next run
+// may compute at most spanRecords records again. At the end the output folder must hold the same bytes as the folder of
+// a run that was never killed, and nothing else.
 func TestKilledInsideAFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("make crash takes longer, and without the race detector")
@@ -53,7 +54,7 @@ func TestKilledInsideAFile(t *testing.T) {
 type largeFile struct {
 	*crashes
 	kills, terms          int
-	mostKilled, mostEnded int // most records computed again after SIGKILL, and after SIGTERM
+	mostKilled, mostEnded int // largest number of records computed again after a SIGKILL, and after a SIGTERM
 	repeated              int
 }
 
@@ -62,7 +63,7 @@ type large struct {
 	code     int
 	log      *signalingLog
 	computed int
-	restored int // records of earlier runs; -1 if the log does not tell
+	restored int // number of records taken from earlier runs; -1 if the log does not tell
 }
 
 var (
@@ -70,8 +71,8 @@ var (
 	restoredPattern = regexp.MustCompile(` continuing inside a file: .* records=([0-9]+)`)
 )
 
-// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is
-// killed even if the machine is so slow that the time is over.
+// round runs one command again and again until a run ends by itself, and kills each run at a random moment. Runs that
+// start after end are not killed, except the first run of the test, so that a slow machine kills at least one.
 func (l *largeFile) round(end time.Time) {
 	format := store.Formats()[l.rng.IntN(len(store.Formats()))]
 	pooling := []string{"mean", "mean,residues"}[l.rng.IntN(2)]
@@ -110,11 +111,12 @@ func (l *largeFile) round(end time.Time) {
 	os.RemoveAll(out)
 }
 
-// compare checks that the run after ended has not computed too many records again.
+// compare checks that a run did not compute too many records again. again is the number of these records, and ended is
+// the run before.
 func (l *largeFile) compare(ended *large, again int) {
 	l.repeated += max(0, again)
 	switch {
-	case again < -spanRecords: // the log of a killed process may lack its last batches
+	case again < -spanRecords: // the log of a killed run may lack its last batches, at most a span
 		l.Errorf("a run has continued %d records behind the end of the one before it", -again)
 	case ended.code == exitInterrupted:
 		if l.mostEnded = max(l.mostEnded, again); again > spanRecords {
@@ -127,7 +129,8 @@ func (l *largeFile) compare(ended *large, again int) {
 	}
 }
 
-// run starts a command and, if kill is set, sends it a signal at a random line of its log.
+// run runs a command until the process ends. If kill is set, run sends a signal to the process when its log reaches a
+// random line.
 func (l *largeFile) run(args []string, kill bool) *large {
 	cmd := child(l.T, nil, args...)
 	log := &signalingLog{process: cmd, at: 1 + l.rng.IntN(60), delay: time.Duration(l.rng.IntN(5000)) * time.Microsecond}
@@ -165,7 +168,7 @@ func (l *largeFile) run(args []string, kill bool) *large {
 		}
 	}
 	if r.code == exitDone && r.restored < 0 {
-		r.restored = largeRecords // the output was complete
+		r.restored = largeRecords // the output was complete already, so that the log names no records
 	}
 	return r
 }

@@ -23,18 +23,18 @@ import (
 	"seqembed/pool"
 )
 
-// presetRun is the work that only a run with --preset has: it translates the inputs before the models run, and merges
-// the outputs of both models after them.
+// presetRun is the additional work of a run with --preset: it translates the inputs into FASTA files before the models
+// run, and merges the outputs of both models at the end.
 type presetRun struct {
 	*command
 	manifest *store.Manifest
 	inputs   []*derived // the inputs that were translated
 }
 
-// derived is an input of a preset, and the FASTA files that are made from it.
+// derived is an input of a run with --preset, and the three FASTA files that embed makes from it.
 type derived struct {
 	seqio.Input
-	paths []string    // FASTA files of the chunks, of the DNA of the frames, and of their proteins
+	paths []string    // paths of the FASTA files: chunks, DNA of the reading frames, proteins of the frames
 	entry store.Entry // manifest entry of the FASTA files
 }
 
@@ -45,7 +45,7 @@ func (c *presetRun) newDerived(in seqio.Input) *derived {
 		base + "_identified_nucleotide.fa", base + "_identified_protein.faa"}}
 }
 
-// merged returns the path of the merged file, which has the embeddings of the DNA and those of the proteins.
+// merged returns the path of the merged file, which has the embeddings of the DNA and of the proteins.
 func (d *derived) merged() string {
 	return strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
 }
@@ -58,9 +58,9 @@ func (d *derived) embedded() (list []seqio.Input) {
 	return list
 }
 
-// derive translates the inputs of a preset into FASTA files in the output folder. It returns the files that the models
-// embed, as inputs, and a failure for each input that cannot be translated. Before it translates, it opens the models,
-// so that a model that the preset cannot use is found early.
+// derive translates the inputs of a preset into FASTA files in the output folder. It returns the FASTA files that the
+// models embed, as inputs, and a failure for each input that cannot be translated. It opens the models first, so that a
+// run with an unsuitable model fails before the translation.
 func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, err error) {
 	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
 		m, err := c.openOrPull(ctx, a)
@@ -93,8 +93,8 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	return list, failed, nil
 }
 
-// plan returns the inputs with the paths of the files that the preset makes from them. It leaves out inputs that the
-// preset has made itself (see withoutOutputs). c.manifest must have been read.
+// plan returns the inputs with the paths of their FASTA files. It leaves out inputs that the preset itself has made
+// (see withoutOutputs). The caller must have set c.manifest.
 func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
 	if inputs, err = c.withoutOutputs(inputs); err != nil {
 		return nil, err
@@ -116,9 +116,9 @@ func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
 	return list, nil
 }
 
-// withoutOutputs removes from the inputs the files that an earlier run of the preset has made, except those that the
-// command line names one by one. A rerun whose input is a folder that contains the output folder thus does not embed
-// its own outputs.
+// withoutOutputs returns the inputs without the files that an earlier run of the preset has made. If the output folder
+// is inside an input folder, a rerun thus does not embed its own outputs. Files that the command line names one by one
+// are kept.
 func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, err error) {
 	own := map[string]bool{}
 	for path := range c.manifest.Outputs() {
@@ -141,8 +141,8 @@ func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, er
 	return list, nil
 }
 
-// readManifest reads the manifest of the output folder. A damaged manifest is an error, but with --force it is repaired
-// and then read.
+// readManifest reads the manifest of the output folder. With --force it repairs a damaged manifest first; without
+// --force a damaged manifest is an error.
 func (c *presetRun) readManifest(ctx context.Context) (err error) {
 	if c.manifest, err = store.ReadManifest(c.out); !c.force || !errors.Is(err, store.ErrManifest) {
 		return err
@@ -153,7 +153,7 @@ func (c *presetRun) readManifest(ctx context.Context) (err error) {
 	return err
 }
 
-// translate writes the FASTA files of an input, unless they are there already. Files that were made from another input
+// translate writes the FASTA files of an input, unless the files exist already. Files that were made from another input
 // or with other settings are an error, unless --force replaces them.
 func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	t := c.newTranslation(ctx, d)
@@ -174,8 +174,8 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	})
 }
 
-// newTranslation returns a translation of an input that has not begun. It sets d.entry, the manifest entry of the FASTA
-// files, as far as the entry is known before.
+// newTranslation prepares the translation of an input. It sets the fields of d.entry, the manifest entry of the FASTA
+// files, that are known before the translation.
 func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation {
 	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
 		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
@@ -189,8 +189,8 @@ func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation
 	return t
 }
 
-// once calls produce to make an output whose main file is path, unless complete reports that the output is there. If
-// several runs are about to make the output at the same time, one makes it; the others wait and find it complete.
+// once calls produce, which makes the output at path, unless complete reports that the output exists. If several runs
+// call once for the same path at the same time, one run makes the output. The others wait and find the output complete.
 func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
 	if done, err := complete(); done || err != nil {
 		return err
@@ -209,16 +209,18 @@ func (c *presetRun) once(ctx context.Context, path string, complete func() (bool
 	return produce()
 }
 
-// parameters returns the settings on which the FASTA files depend.
+// parameters returns the settings on which the FASTA files depend, for the manifest.
 func (c *presetRun) parameters() map[string]string {
 	return map[string]string{"preset": c.preset.name, "expected_length": fmt.Sprint(c.expectedLength), "min_length": fmt.Sprint(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
 }
 
-// compare reports whether all FASTA files of an input exist and have the bytes that the translation gives. It returns
-// an ErrMixture if a file has other bytes and the manifest does not say that it was made from the same input with the
-// same settings. If files exist for an input that can be read only once, the error is an ErrMixture, too. With --force
-// nothing is compared, and the result is false.
+// compare reports whether all FASTA files of an input exist with the bytes that the translation gives. With --force it
+// compares nothing and returns false.
+//
+// The error is a pool.ErrMixture if a file has other bytes, unless the manifest says that the file was made from this
+// input with these settings. It is a pool.ErrMixture, too, if FASTA files exist for an input that can be read only
+// once.
 func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d := t.derived
 	path := firstFile(d.paths)
@@ -241,7 +243,7 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d.entry.Outputs = nil
 	for i, path := range d.paths {
 		sum, err := store.HashFile(t.ctx, path)
-		if errors.Is(err, fs.ErrNotExist) { // removed, or a run was killed while it renamed the files
+		if errors.Is(err, fs.ErrNotExist) { // removed by the user, or not yet renamed by a run that was killed
 			there = false
 			continue
 		}
@@ -260,7 +262,7 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 	}
 	entry, _, known := c.manifest.Find(path)
 	switch {
-	case there && !known: // a run was killed before it added the entry
+	case there && !known: // a run was killed before it added the manifest entry
 		if c.dryRun {
 			return true, nil
 		}
@@ -281,10 +283,10 @@ func firstFile(paths []string) string {
 	return ""
 }
 
-// record appends an entry to the manifest for a file that a preset writes in addition to embeddings: a translation of
-// an input, or a merged output.
+// record appends the manifest entry of files that a preset makes besides embeddings: the FASTA files of an input, or
+// its merged file.
 func (c *presetRun) record(ctx context.Context, e store.Entry) error {
-	if e.Outputs[0].SHA256 != "" { // otherwise the file is yet to be made
+	if e.Outputs[0].SHA256 != "" { // without a digest the file is yet to be made
 		e.Finished = time.Now()
 	}
 	err := c.manifest.Append(ctx, e, func(other store.Entry) error {
@@ -299,24 +301,25 @@ func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	return err
 }
 
-// translation translates one input: it cuts the DNA of each record into chunks, and translates their reading frames.
+// translation translates one input: it cuts the DNA of each record into chunks, and translates the reading frames of
+// the chunks.
 type translation struct {
 	ctx context.Context
 	*derived
 	reading seqio.Options
 	length  int   // length of the chunks in letters
 	chunks  int64 // number of chunks
-	frames  int64 // number of reading frames without a stop codon, which are kept
-	// each is called for every frame that is kept, unless it is nil.
+	frames  int64 // number of kept reading frames: those without a stop codon
+	// each, unless it is nil, is called for every kept frame.
 	each func(translate.Frame)
-	err  error // error in the input, as opposed to one in writing the FASTA files
+	err  error // error of the input; nil if writing a FASTA file failed
 }
 
 // lineLetters is the number of letters in a line of FASTA, as Biopython writes it.
 const lineLetters = 60
 
-// write translates the input and writes FASTA to the three files: the chunks, the DNA of their frames, and the proteins
-// of the frames. It sets the counts of records and the digest of the input in the manifest entry.
+// write translates the input and writes the three FASTA files: the chunks, the DNA of their reading frames, and the
+// proteins of the frames. In the manifest entry it sets the counts of records and the digest of the input.
 func (t *translation) write(files []io.Writer) error {
 	var out []*bufio.Writer
 	for _, f := range files {
@@ -370,8 +373,8 @@ func (t *translation) write(files []io.Writer) error {
 	return nil
 }
 
-// translate writes the chunks of a record, and the DNA and proteins of their frames. The writers keep their first error
-// until they are flushed.
+// translate writes the chunks of a record, and the DNA and the proteins of their reading frames. It returns no error,
+// because Flush of each writer returns the first error of the writer.
 func (t *translation) translate(record seqio.Record, out []*bufio.Writer) {
 	for i, chunk := range translate.Chunks(len(record.Seq), t.length) {
 		seq, id := record.Seq[chunk.From:chunk.To], fmt.Sprintf("%s_chunk_%d", record.ID, i+1)
@@ -388,7 +391,8 @@ func (t *translation) translate(record seqio.Record, out []*bufio.Writer) {
 	}
 }
 
-// writeFASTA writes a record with at most width letters in a line. The writer keeps its first error.
+// writeFASTA writes a record with at most width letters in a line. It returns no error, because w.Flush returns the
+// first error of w.
 func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 	_, _ = w.WriteString(">" + header + "\n")
 	for line := range slices.Chunk(seq, max(width, 1)) {
@@ -397,8 +401,8 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 	}
 }
 
-// mergeAll writes the merged file of each input whose DNA and protein outputs are complete. An input that cannot be
-// merged is listed as failed. Without --preset c is nil, and mergeAll does nothing.
+// mergeAll writes the merged file of each input whose DNA and protein outputs are complete. If merging fails, it lists
+// the input as failed. Without --preset c is nil, and mergeAll does nothing.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil
@@ -433,15 +437,15 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	return nil
 }
 
-// join writes the merged file of an input, unless it is complete. dna and protein are the paths of the two outputs that
-// it merges.
+// join writes the merged file of an input, unless the file is complete. dna and protein are the paths of the two
+// outputs that join merges.
 func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) error {
 	path := d.merged()
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		// The file itself is hashed. The digest in the manifest may be that of another run, which is replacing the
-		// file.
+		// join hashes the file itself. The manifest may already have the digest of another run, which is about to
+		// replace the file.
 		sum, err := store.HashFile(ctx, from)
 		switch {
 		case ctx.Err() != nil:

@@ -26,10 +26,11 @@ func (w touching) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDeriveChangedInput checks that an input that changes while it is translated fails.
+// TestDeriveChangedInput checks that the translation of an input fails if the input changes meanwhile.
 func TestDeriveChangedInput(t *testing.T) {
 	workspace(t)
-	path := write(t, "a.fna", ">a\n"+strings.Repeat("ATGGCCGCA", 20_000)+"\n") // more than the buffers hold
+	// The chunks are larger than the buffers, so that w is written, and changes the input, before the translation ends.
+	path := write(t, "a.fna", ">a\n"+strings.Repeat("ATGGCCGCA", 20_000)+"\n")
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +48,13 @@ func TestDeriveChangedInput(t *testing.T) {
 	}
 }
 
-// TestMergeFails checks that an input is listed as failed if its two outputs cannot be merged, because one of them has
-// no DNA.
+// TestMergeFails checks that an input is listed as failed if its two outputs cannot be merged. Here both outputs are
+// the same file, which holds proteins and no DNA.
 func TestMergeFails(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
-	r := embed(t, "--esm-model", tiny, "--format", "virnucpro", "-o", "out", "a.faa").wantCode(exitDone) // a file without DNA
+	// The run writes out/a_ESM.pt, an output of proteins.
+	r := embed(t, "--esm-model", tiny, "--format", "virnucpro", "-o", "out", "a.faa").wantCode(exitDone)
 	if !strings.Contains(r.stderr, "VirNucPro cannot use these embeddings") || !strings.Contains(r.stderr, "esm2-3b") {
 		t.Errorf("no warning of a model that VirNucPro cannot use: %s", r.stderr)
 	}

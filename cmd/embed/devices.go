@@ -26,7 +26,7 @@ Flags:
 `
 
 // devices is the command "embed devices". It prints the devices that can compute. With --verbose it also prints the
-// places that were searched. Finding no device is not an error.
+// places where the driver and cuBLAS were searched. A machine without GPUs is not an error.
 func devices(_ context.Context, m machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	verbose := flags.BoolP("verbose", "v", false, "")
@@ -49,8 +49,8 @@ func devices(_ context.Context, m machine, args, environ []string, w, _ io.Write
 // searchHint ends the message that a driver or cuBLAS is missing. It names the command that lists the places searched.
 const searchHint = " (embed devices --verbose lists the places searched)"
 
-// gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place that
-// was searched.
+// gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place where
+// the driver and cuBLAS were searched.
 func gpuReport(r cuda.Report, details bool) string {
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
@@ -72,7 +72,7 @@ func gpuReport(r cuda.Report, details bool) string {
 	case r.Err == nil:
 	case n > 0 && r.DriverSearch[n-1].Err != nil:
 		line("no device: %v%s", r.Err, hint)
-	default: // the driver was found, and its path is not worth a line
+	default: // the places searched do not explain the error
 		line("no device: %v", r.Err)
 	}
 	places(r.DriverSearch)
@@ -83,7 +83,7 @@ func gpuReport(r cuda.Report, details bool) string {
 			line("device %s, %s free", deviceText(d), gigabytes(d.FreeMemory))
 		}
 	}
-	if len(r.Usable()) > 0 || details { // without a device, nobody needs cuBLAS
+	if len(r.Usable()) > 0 || details { // only a GPU uses cuBLAS
 		switch {
 		case r.Cublas.Version != "":
 			line("cuBLASLt: %s", r.Cublas.Version)
@@ -113,12 +113,12 @@ func deviceText(d cuda.Device) string {
 
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// withoutCublas returns one line with the reason why cuBLAS is not used, and how much slower a GPU is without it. That
-// figure is from docs/performance.md.
+// withoutCublas returns one line with the reason why cuBLAS is not used, and how much slower a GPU is without cuBLAS.
+// The figure of 35% is from docs/performance.md.
 func withoutCublas(c cuda.Cublas) string {
 	why := c.Err.Error()
 	if n := len(c.Searched); n > 0 && c.Searched[n-1].Err != nil {
-		// Only faults other than a missing file are worth reporting.
+		// Most of the places searched do not have the file. Only other faults are worth reporting.
 		var broken []string
 		for _, a := range c.Searched {
 			if !a.Missing() {

@@ -18,13 +18,13 @@ import (
 // root is the path of the module's folder, relative to this package.
 const root = "../.."
 
-// codeBlock matches a block of code in a Markdown page: its language, a word after the language, and its content. The
-// tests do not run a block with the word "untested".
+// codeBlock matches a block of code in a Markdown page. Its submatches are the language, the word after the language,
+// and the content. The tests do not run a block with the word "untested".
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
-// page returns the text of a page of the documentation, changed so that its commands use the smallest synthetic model.
-// It changes to a new folder, and sets HF_HUB_CACHE to a cache that has the smallest model in place of ESM-2 650M and
-// 3B.
+// page returns the text of a page of the documentation, with the models in its commands replaced by the smallest
+// synthetic model. It also changes to a new folder, and sets HF_HUB_CACHE to a cache in which the smallest model has
+// the names of ESM-2 650M and 3B.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
@@ -40,8 +40,8 @@ func page(t *testing.T, path string) string {
 		"[33]", "[3]", "--layers 36", "--layers 3").Replace(text)
 }
 
-// follow runs the commands of a page: its blocks of sh without a word after the language, or with the given word. It
-// runs the blocks of Python before the first command itself, and returns the others for the caller to run.
+// follow runs the commands of a page: the blocks of sh that have no word after the language, or the given word. It also
+// runs the blocks of Python before the first command, and returns the later blocks of Python for the caller to run.
 func follow(t *testing.T, text, word string) (python []string) {
 	t.Helper()
 	commands := 0
@@ -65,7 +65,7 @@ func follow(t *testing.T, text, word string) (python []string) {
 	return python
 }
 
-// shellLine runs a line of a shell: embed and export in this process, any other command with sh.
+// shellLine runs one line of a shell. It runs embed and export in this process, and any other command with sh.
 func shellLine(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
@@ -91,8 +91,8 @@ func shellLine(t *testing.T, line string) {
 	}
 }
 
-// someProteins returns FASTA with a number of records. Only ten sequences are different, so that they are computed
-// quickly.
+// someProteins returns FASTA with a number of records. Only ten sequences are different, so that a run is quick: equal
+// sequences are computed once.
 func someProteins(count int) string {
 	var b strings.Builder
 	for i := range count {
@@ -101,8 +101,8 @@ func someProteins(count int) string {
 	return b.String()
 }
 
-// TestREADME checks that the commands and the Python of the README work. The Python may allocate the memory of one copy
-// of the embeddings and of the ids, no more.
+// TestREADME checks that the commands and the Python of the README work. The Python must not allocate more memory than
+// one copy of the embeddings and of the ids.
 func TestREADME(t *testing.T) {
 	text := page(t, "README.md")
 	write(t, "proteins.faa", someProteins(3000))
@@ -123,9 +123,9 @@ print("allocated more than the size of the array:", peak > x.nbytes + own, peak,
 	}
 }
 
-// TestTutorial checks that the commands and the Python of the tutorial work, and that most neighbours and clusters that
-// they find are those of the four protein families. It also runs the code for sklearn and DuckDB, where these are
-// present.
+// TestTutorial checks that the commands and the Python of docs/tutorial.md work, and that most neighbours, and most
+// records of a cluster, are of the same protein family. If sklearn or DuckDB is installed, the test also runs the code
+// for it.
 func TestTutorial(t *testing.T) {
 	text := page(t, "docs/tutorial.md")
 	python := strings.Join(follow(t, text, ""), "\n")
@@ -161,8 +161,8 @@ for (const [id] of (await connection.runAndReadAll(process.argv[2])).getRows()) 
 	})
 }
 
-// TestPages checks that the commands work on the pages of the documentation about fair-esm's extract.py, VirNucPro,
-// clusters, and machines without a network.
+// TestPages checks that the commands in the documentation work, on the pages about fair-esm's extract.py, VirNucPro,
+// computing clusters, and machines without a network.
 func TestPages(t *testing.T) {
 	t.Run("from-extract", func(t *testing.T) {
 		text := page(t, "docs/from-extract.md")
@@ -204,7 +204,7 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// TestFaultsAreInjected checks that there is a test of each name that docs/faults.md, the page about faults, mentions.
+// TestFaultsAreInjected checks that the tests named in docs/faults.md, the page about faults, exist.
 func TestFaultsAreInjected(t *testing.T) {
 	named := map[string]bool{}
 	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/faults.md")), -1) {
@@ -229,8 +229,8 @@ func TestFaultsAreInjected(t *testing.T) {
 	}
 }
 
-// TestLinks checks that every link between the pages of the project leads to a file that exists, and to a heading in
-// it.
+// TestLinks checks that every link between the pages of the project leads to a file that exists. If the link names a
+// heading, the file must have the heading.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	pages, links := 0, 0

@@ -16,10 +16,10 @@ import (
 	"seqembed/pool"
 )
 
-// surveyAll prints what a run would do, and computes and writes nothing. For each input it prints the numbers of
-// records and tokens, of truncated and skipped records, and the output with its approximate size. For each model it
-// prints the time on each device, if an earlier run in the folder tells the speed. An input that would fail is listed
-// as failed.
+// surveyAll prints the work of a run, without computing embeddings and without writing files. For each input it prints
+// the numbers of records, tokens, truncated and skipped records, and the output with its approximate size. For each
+// model it prints the estimated time on each device, if the manifest of the output folder tells the speed of earlier
+// runs. An input that would fail is listed as failed.
 func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	out := bufio.NewWriter(c.stdout)
 	for _, m := range models {
@@ -63,7 +63,7 @@ func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	return out.Flush()
 }
 
-// surveyLine returns the line of a dry run about one input. size is the estimated size of its output in bytes.
+// surveyLine returns the line of a dry run about one input. size is the estimated size of the output in bytes.
 func surveyLine(s pool.Survey, size int64) string {
 	line := plain(s.Path) + ": "
 	if s.Unread {
@@ -80,24 +80,25 @@ func surveyLine(s pool.Survey, size int64) string {
 	return line
 }
 
-// outputSize estimates the size of an output in bytes: that of its values, ids and descriptions.
+// outputSize estimates the size of an output in bytes: that of its values, ids and descriptions, and of the headers of
+// its format.
 func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
 	perValue, perRecord := int64(4), int64(0)
 	switch format := store.Format(with.format); {
 	case format == store.TSV:
-		perValue = 11 // decimals and a tab
+		perValue = 11 // bytes of a decimal number and a tab
 	case format == store.VirNucPro && m.Alphabet == seqio.DNA:
-		perValue = 9 // pickled floats
+		perValue = 9 // bytes of a 64-bit float in a pickle
 	case with.dtypeOut == string(store.FP16):
 		perValue = 2
 	}
 	switch format := store.Format(with.format); {
 	case format == store.VirNucPro && m.Alphabet == seqio.Protein:
-		perRecord = 190 // entry of a tensor in a zip file
+		perRecord = 190 // bytes of the entry of a tensor in a zip file
 	case format == store.H5 && !with.h5Matrix:
-		perRecord = 430 * int64(len(m.columns)) // headers of an array
+		perRecord = 430 * int64(len(m.columns)) // bytes of the headers of an array
 	case format == store.Pt:
-		perRecord = 800 // a zip file of its own
+		perRecord = 800 // bytes of the headers of a zip file: each record has one
 	}
 	for _, column := range m.storedColumns() {
 		rows := s.Records
@@ -111,7 +112,7 @@ func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
 	return size + s.Text + s.Records*perRecord
 }
 
-// aboutBytes formats a number of bytes for people.
+// aboutBytes formats a number of bytes in kB, MB or GB.
 func aboutBytes(n int64) string {
 	switch {
 	case n < 1e6:
@@ -122,7 +123,8 @@ func aboutBytes(n int64) string {
 	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
 }
 
-// printTimes prints the estimated time of each device. The devices of a run are of one kind and share its tokens.
+// printTimes prints the estimated time of each device. The devices of a run are of one kind and share its tokens
+// equally.
 func printTimes(w io.Writer, m *model, tokens int64) {
 	speed, dir := m.knownSpeed(), plain(m.job.Output.Dir)
 	for _, d := range m.job.Devices {
@@ -137,7 +139,7 @@ func printTimes(w io.Writer, m *model, tokens int64) {
 	}
 }
 
-// rounded rounds a duration to a whole second, or below ten seconds to a tenth and below one to a millisecond.
+// rounded rounds a duration to seconds; below ten seconds to tenths of a second, and below one second to milliseconds.
 func rounded(d time.Duration) time.Duration {
 	switch {
 	case d < time.Second:
@@ -148,10 +150,10 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(time.Second)
 }
 
-// knownSpeed returns the tokens per second of one device in earlier runs of this model, in this precision and on this
-// kind of device, or 0 if there were none. It takes the outputs of these runs from the manifest and divides their
-// tokens by the time they took and by the largest number of devices that shared an output. Periods in which several
-// outputs were made at once count only once.
+// knownSpeed returns the speed of one device in tokens per second, as measured by earlier runs, or 0 if it is not
+// known. From the manifest it takes the outputs of this model, in this precision and on this kind of device. The speed
+// is the sum of their tokens, divided by the time in which they were made and by the largest number of devices that
+// shared an output. Time in which several outputs were made counts once.
 func (m *model) knownSpeed() float64 {
 	manifest, err := store.ReadManifest(m.job.Output.Dir)
 	if err != nil {

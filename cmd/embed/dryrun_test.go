@@ -14,11 +14,11 @@ import (
 	"seqembed/pool"
 )
 
-// TestDryRun checks what --dry-run prints before the first run, and after a run over one of the inputs. It must write
-// nothing.
+// TestDryRun checks the lines that --dry-run prints before the first run, and after a run over one of the inputs. A dry
+// run must write no file.
 func TestDryRun(t *testing.T) {
 	workspace(t)
-	long := strings.Repeat("MKVLLYIAAS", 103) // longer than the limit of 1,022
+	long := strings.Repeat("MKVLLYIAAS", 103) // 1,030 letters, more than the limit of 1,022
 	write(t, "a.faa", ">a text\nMKV\n>b\n"+long+"\n>c\n\n")
 	write(t, "b.faa", ">d\nMKVL\n")
 	write(t, "c.fna", ">e\nACGTACGTNACGTACGTACGTACGT\n")
@@ -66,7 +66,8 @@ func wantLines(r result, texts ...string) {
 	}
 }
 
-// TestDryRunSize checks that the sizes that --dry-run estimates differ by at most a quarter from those of the outputs.
+// TestDryRunSize checks that the sizes that --dry-run estimates differ by at most a quarter from the sizes of the
+// outputs.
 func TestDryRunSize(t *testing.T) {
 	workspace(t)
 	var proteins, contigs strings.Builder
@@ -112,7 +113,7 @@ func TestDryRunSize(t *testing.T) {
 	}
 }
 
-// TestDryRunUnwritten checks that a dry run fails if it cannot write to standard output. If everything is complete, a
+// TestDryRunUnwritten checks that a dry run fails if it cannot write to standard output. If all outputs are complete, a
 // dry run must print no estimate of a time.
 func TestDryRunUnwritten(t *testing.T) {
 	workspace(t)
@@ -127,12 +128,13 @@ func TestDryRunUnwritten(t *testing.T) {
 	}
 }
 
-// full is a writer on a disk without space.
+// full is a writer that fails as on a full disk.
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space") }
 
-// TestRounded checks that times are rounded to milliseconds below a second, and to tenths of a second below ten.
+// TestRounded checks that times are rounded to milliseconds below one second, to tenths of a second below ten seconds,
+// and to seconds above.
 func TestRounded(t *testing.T) {
 	for nanoseconds, want := range map[time.Duration]string{1_234_567: "1ms", 4_257_694_530: "4.3s", 83_499_999_999: "1m23s", 0: "0s"} {
 		if got := rounded(nanoseconds).String(); got != want {
@@ -141,8 +143,8 @@ func TestRounded(t *testing.T) {
 	}
 }
 
-// TestKnownSpeed checks the speed in tokens per second that follows from the times in a manifest. Time in which two
-// outputs were made counts once. Outputs of another kind of device or in another precision do not count.
+// TestKnownSpeed checks the speed in tokens per second that knownSpeed computes from the times in a manifest. Time in
+// which two outputs were made counts once. Outputs of another kind of device or in another precision do not count.
 func TestKnownSpeed(t *testing.T) {
 	workspace(t)
 	manifest, err := store.ReadManifest(".")

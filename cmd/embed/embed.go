@@ -74,8 +74,8 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return code
 }
 
-// machine contains what tests replace: the functions that find and open GPUs and read their sensors, and the definition
-// of --preset virnucpro, whose models are too large for tests.
+// machine contains the parts of the program that tests replace: the functions that find and open GPUs and read their
+// sensors, and the definition of --preset virnucpro, whose models are too large for tests.
 type machine struct {
 	findGPUs     func() cuda.Report
 	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
@@ -102,14 +102,14 @@ type command struct {
 	progress *progress
 	machine
 	products  kernels.DType // type of the operands of matrix products, from --dtype
-	ordinals  []int         // the GPUs that --gpus names; nil for all or none
-	expanded  []string      // folder and glob arguments for which inputs were found
+	ordinals  []int         // indices of the GPUs that --gpus names; nil for --gpus all or none
+	expanded  []string      // arguments that are folders or globs, and led to inputs
 	presetRun *presetRun    // nil without --preset
 	total     pool.Summary  // summary of the DNA model and the protein model together
 }
 
-// embed checks flags, inputs, models and settings before anything is computed. Then it runs the models one after the
-// other: first the DNA model on all its files, then the protein model.
+// embed checks flags, inputs, models and settings before anything is computed. Then it runs the DNA model on all DNA
+// files, and after that the protein model on all protein files.
 func (c *command) embed(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
@@ -178,8 +178,8 @@ func listFailures(c *command, list []pool.Failure) {
 	}
 }
 
-// runModels embeds the files of each model, one model after the other. With --preset it then merges the outputs. It
-// claims the output folder first, so that a run with other settings cannot use the folder meanwhile.
+// runModels claims the output folder, so that no run with other settings can use the folder meanwhile. Then it embeds
+// the files of each model, one model after the other. With --preset it merges the outputs at the end.
 func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job
 	for _, m := range models {
@@ -202,8 +202,8 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	return c.presetRun.mergeAll(ctx, models)
 }
 
-// openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The caller
-// must close the models even after an error.
+// openModels opens a model for each alphabet that has files, and checks that the outputs can be written. The caller
+// must close the returned models, also after an error.
 func (c *command) openModels(ctx context.Context, dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
@@ -230,7 +230,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 	return models, nil
 }
 
-// runModel embeds the files of one model to completion.
+// runModel embeds all files of one model, and adds the summary to the total.
 func (c *command) runModel(ctx context.Context, m *model) error {
 	if m.checkpoint.Synthetic {
 		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
@@ -262,7 +262,7 @@ func tellApart(models ...[]pool.File) {
 }
 
 // checkNames returns an error if two outputs would have the same name. oneModel says that both models have the same
-// name in file names; then an input of DNA and one of proteins may clash, too.
+// label in file names, so that an output of DNA and an output of proteins may clash, too.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -274,12 +274,12 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err,
-// joined with its own error unless the run has already reported that the folder cannot be written. A run without a
-// complete or a failed file does not change the list.
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err.
+// If the list cannot be written, it joins the reason to err, unless the run has already reported that the folder cannot
+// be written. If no file is complete or failed, the list does not change.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if errors.Is(err, pool.ErrFolderGone) {
-		c.total = pool.Summary{} // the output folder is gone, with all outputs and the place for a list
+		c.total = pool.Summary{} // no output is left, and no folder for the list
 	}
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
@@ -293,8 +293,8 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model. It reads the whole checkpoint, for its digest, and returns
-// pool.ErrInterrupted if ctx ends meanwhile.
+// newJob returns the job that embeds files with one model. It reads the whole checkpoint to compute the digest, and
+// returns pool.ErrInterrupted if ctx ends meanwhile.
 func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256(ctx)
 	switch {
@@ -378,8 +378,8 @@ func (c *command) merge(s pool.Summary) {
 // done returns the number of files whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// check checks and parses the flags that do not depend on an open model. First it lets --preset and the flags of
-// fair-esm's extract.py set the flags that they stand for.
+// check checks and parses all flags that can be checked before a model is open. It begins with --preset and the flags
+// of fair-esm's extract.py, because these set other flags.
 func (c *command) check() error {
 	if err := c.applyExtractFlags(); err != nil {
 		return err

@@ -61,7 +61,8 @@ func (a *awaitedLog) await(t *testing.T, text string) {
 	}
 }
 
-// running starts a child process and kills it if it has not ended after a minute. stdin may be nil.
+// running starts the program in a child process, and kills it if it has not ended after a minute. It returns the
+// process and its log. If stdin is nil, standard input is empty.
 func running(t *testing.T, stdin *os.File, environ []string, args ...string) (*exec.Cmd, *awaitedLog) {
 	t.Helper()
 	cmd, log := child(t, environ, args...), &awaitedLog{}
@@ -77,9 +78,10 @@ func running(t *testing.T, stdin *os.File, environ []string, args ...string) (*e
 	return cmd, log
 }
 
-// ended waits for a child process and returns the exit code that a shell reports for it.
+// ended waits for a child process and returns the exit code as a shell reports it: 128 plus the number of the signal,
+// if a signal has ended the process.
 func ended(cmd *exec.Cmd) int {
-	_ = cmd.Wait() // the exit code is read from the state below
+	_ = cmd.Wait() // the error says only that the exit code is not 0
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return 128 + int(status.Signal())
@@ -94,7 +96,7 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// awaitState waits until a condition on a process holds. proc is the folder of the process in /proc.
+// awaitState waits until holds reports that a process has reached a state. proc is the folder of the process in /proc.
 func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc string) bool) {
 	t.Helper()
 	proc := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
@@ -105,8 +107,8 @@ func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc st
 	}
 }
 
-// hasOpenForWriting reports whether a process has a file open for reading and writing. proc is its folder in /proc, and
-// path the end of the file's path.
+// hasOpenForWriting reports whether a process has a file open for reading and writing. proc is the folder of the
+// process in /proc, and path is the end of the file's path.
 func hasOpenForWriting(proc, path string) bool {
 	descriptors, _ := filepath.Glob(proc + "/fd/*")
 	for _, d := range descriptors {
@@ -121,15 +123,15 @@ func hasOpenForWriting(proc, path string) bool {
 	return false
 }
 
-// bytesRead returns the number of bytes that a process has read. proc is its folder in /proc.
+// bytesRead returns the number of bytes that a process has read. proc is the folder of the process in /proc.
 func bytesRead(proc string) (n int64) {
 	text, _ := os.ReadFile(proc + "/io")
 	_, _ = fmt.Sscanf(string(text), "rchar: %d", &n)
 	return n
 }
 
-// ticks returns the processor time that a process has used in user mode, in hundredths of a second. proc is its folder
-// in /proc.
+// ticks returns the processor time that a process has used in user mode, in hundredths of a second. proc is the folder
+// of the process in /proc.
 func ticks(proc string) (user int) {
 	text, _ := os.ReadFile(proc + "/stat")
 	if fields := strings.Fields(string(text)); len(fields) > 13 {
@@ -139,8 +141,8 @@ func ticks(proc string) (user int) {
 }
 
 // TestSignalWhileItWaits checks that SIGTERM ends a run that waits for a lock, hashes a checkpoint or computes a batch,
-// with the exit code for an interruption. Finished outputs must remain. The run must end by itself, except in the
-// middle of a batch: there the process ends when the time is over that an interrupted run has to finish.
+// with the exit code for an interruption. Finished outputs must remain. In the middle of a batch a run cannot end by
+// itself: its process must end after grace, the time that a run has to end after a signal.
 func TestSignalWhileItWaits(t *testing.T) {
 	if grace+messageTime >= 5*time.Second {
 		t.Errorf("a run may take %v to end", grace+messageTime)
@@ -182,8 +184,8 @@ func TestSignalWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestClosingEventOfARunThatDoesNotEnd checks the last line of a JSON log, an event with a report of the run. The line
-// must be there even if the process ends in the middle of a batch.
+// TestClosingEventOfARunThatDoesNotEnd checks that a JSON log ends with an event that has a report of the run, even if
+// a signal ends the process in the middle of a batch.
 func TestClosingEventOfARunThatDoesNotEnd(t *testing.T) {
 	workspace(t)
 	write(t, "first.faa", proteinFile)
@@ -227,8 +229,8 @@ func sleeps(proc string) bool {
 }
 
 // TestSignalWhileAnInputIsSilent checks that SIGTERM ends a run that waits for standard input or for a pipe without a
-// writer. If a run cannot stop by itself, because it reads a tokenizer file that never answers (here a pipe), the
-// process ends anyway when the time is over that an interrupted run has to finish.
+// writer. A run that reads a tokenizer from a silent pipe cannot end by itself: its process must end after grace, the
+// time that a run has to end after a signal.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	const bySelf = "embed: interrupted; the same command continues"
 	for name, c := range map[string]struct {
@@ -267,7 +269,7 @@ func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	}
 }
 
-// lockManifest locks the manifest until the end of the test.
+// lockManifest locks the manifest in folder out until the end of the test.
 func lockManifest(t *testing.T) {
 	manifest, err := os.Open("out/manifest.jsonl")
 	if err != nil {
@@ -279,8 +281,8 @@ func lockManifest(t *testing.T) {
 	}
 }
 
-// hugeCheckpoint writes the folder net with a checkpoint of 1 TiB, so that hashing it takes long. Almost all of the
-// file is a hole, in a tensor that the model does not use.
+// hugeCheckpoint writes the folder net with a checkpoint of 1 TiB, which takes long to hash. Almost all of the file is
+// a hole, which takes no space on the disk, in a tensor that the model does not use.
 func hugeCheckpoint(t *testing.T) {
 	writeCheckpoint(t, "net", tiny, nil)
 	if err := addTensor(t, "net/model.safetensors", "lm_head.bias", 1<<38); err != nil {
@@ -304,7 +306,8 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 	unread.Close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 { // the pipe holds 65,536 bytes
+		// A full pipe holds 65,536 bytes.
+		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -317,7 +320,7 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 }
 
-// longRun starts a run on one record that takes minutes to embed.
+// longRun starts a run on one record that takes minutes to embed, and waits until the log names the record.
 func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
 	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
 	cmd, log := running(t, nil, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
@@ -353,8 +356,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestAddressSpace checks a run with limited memory (ulimit -v) over a record that needs more. The error must name the
-// record's line, the limit and the flags that help. The other file must be embedded.
+// TestAddressSpace checks a run whose address space (ulimit -v) is too small for one of the records. The error must
+// name the record's line, the limit and the flags that help. The other input must be embedded.
 func TestAddressSpace(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -372,8 +375,9 @@ func TestAddressSpace(t *testing.T) {
 	}
 }
 
-// TestHugeRecord checks a small compressed file with a record whose letters alone would take all memory. The error must
-// name the record's line, the limit and the flag that helps, and the flag must help.
+// TestHugeRecord checks a run over a small compressed file with a record of 40 million letters, too many for the
+// address space (ulimit -v). The error must name the record's line, the limit and the flag --on-bad-record skip. A run
+// with this flag must succeed.
 func TestHugeRecord(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")

@@ -18,15 +18,15 @@ import (
 const (
 	exitDone        = 0
 	exitNothing     = 1  // nothing could be done
-	exitSome        = 2  // some inputs failed, the others are written
+	exitSome        = 2  // some inputs failed; the outputs of the others are written
 	exitUsage       = 64 // the command line is wrong
-	exitInterrupted = 75 // stopped by a signal; the same command continues
+	exitInterrupted = 75 // stopped by a signal; the same command continues the run
 )
 
-// usageError is a mistake on the command line.
+// usageError is the error for a mistake on the command line.
 type usageError struct{ error }
 
-// Unwrap returns the cause.
+// Unwrap returns the wrapped error.
 func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
@@ -34,8 +34,8 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(fo
 // commandLine returns the program and the arguments of this process, joined by spaces.
 func commandLine() string { return strings.Join(os.Args, " ") }
 
-// exitCode returns the exit code of the program. err is the error of the run as a whole; done and failed are numbers of
-// files.
+// exitCode returns the exit code of the program. err is the error of the run as a whole; done and failed are the
+// numbers of complete and of failed files.
 func exitCode(err error, done, failed int) int {
 	var usage *usageError
 	switch {
@@ -60,7 +60,8 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint appends the flags that help to an error. Other packages return these errors and do not know the flags.
+// withHint appends advice to an error, such as a flag that helps. The packages that return the errors do not know the
+// flags.
 func withHint(err error) error {
 	var hints []string
 	for _, h := range []struct {

@@ -11,8 +11,7 @@ import (
 	"seqembed/transformer"
 )
 
-// extractFlags holds the flags that embed accepts under the names that they have in scripts/extract.py of the package
-// fair-esm.
+// extractFlags holds the values of the flags that embed shares with scripts/extract.py of the package fair-esm.
 type extractFlags struct {
 	include    []string
 	reprLayers []int
@@ -29,8 +28,7 @@ func declareExtract(f *pflag.FlagSet, e *extractFlags) {
 // extractPoolings maps the values of --include, a flag of fair-esm's extract.py, to poolings.
 var extractPoolings = map[string]transformer.Pooling{"mean": transformer.Mean, "per_tok": transformer.Residues, "bos": transformer.CLS}
 
-// extractLists maps the flags that take several arguments in fair-esm's extract.py to the pattern that each argument
-// matches.
+// extractLists maps the flags that take several arguments in fair-esm's extract.py to the pattern of their arguments.
 var extractLists = map[string]*regexp.Regexp{
 	"include":     regexp.MustCompile(`^(mean|per_tok|bos|contacts)$`),
 	"repr_layers": regexp.MustCompile(`^-?[0-9]+$`),
@@ -64,7 +62,7 @@ func joinLists(args []string) (joined []string) {
 
 // applyExtractFlags copies the flags of fair-esm's extract.py to the settings that they stand for: --include to --pool,
 // --repr_layers to --layers, and --truncation_seq_length to --max-length. With --include the format is pt, unless
-// --format says otherwise.
+// --format is given.
 func (s *settings) applyExtractFlags() error {
 	for _, f := range []struct{ name, ours string }{{"include", "pool"}, {"repr_layers", "layers"}, {"truncation_seq_length", "max-length"}} {
 		if s.given(f.name) && s.given(f.ours) {

@@ -23,7 +23,7 @@ func TestListsOfExtract(t *testing.T) {
 }
 
 // TestExtractFlags checks that embed accepts the flags of fair-esm's scripts/extract.py and writes one .pt file for
-// each record. If a file is missing, the same command must write it again.
+// each record. If one of these files is missing, the same command must write it again.
 func TestExtractFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">sp|P1|A protein a\nMKVMKVMKV\n>b/c\nMKV\n")

@@ -19,21 +19,20 @@ func fieldFile(t *testing.T, name string) string {
 	return path
 }
 
-// TestFieldInputs runs the program on inputs as they occur in practice. If an input is readable, the model for its
-// alphabet must write the listed rows, each as "id length". For any other input one line must name the fault and its
-// remedy.
+// TestFieldInputs checks runs on inputs as they occur in practice. A readable input must give the listed rows, with the
+// model for its alphabet. For any other input the error must be one line that names the fault and a remedy.
 func TestFieldInputs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
 	}
 	const skip, suffix = "--on-bad-record skip", "--duplicates suffix"
 	for _, c := range []struct {
-		args string // arguments; the last one is the file
+		args string // arguments; the last one is the name of a file in testdata/field
 		dna  bool
-		rows string   // expected rows of the output; empty if the input is refused
-		says []string // expected parts of the error, after the file's name
+		rows string   // expected rows of the output, each as "id length"; empty if the input is refused
+		says []string // expected parts of the error, besides the name of the file
 	}{
-		// The alphabet.
+		// Inputs whose alphabet is hard to tell.
 		{"all_n.fna", true, "all 16", nil},
 		{"degenerate_primers.fna", true, "926F 20, 1392R 15", nil},
 		{"rm_xmasked.fna", true, "NC_045512.2 2945", nil},
@@ -45,7 +44,7 @@ func TestFieldInputs(t *testing.T) {
 		{"prot_then_dna.fa", false, "", []string{`:201: record "dna1": this record looks like DNA, and others before it like protein`, "--dna or --protein"}},
 		{skip + " prot_then_dna.fa", false, "", []string{`:201: record "dna1": this record looks like DNA`}},
 		{"--protein one_inosine.fna", false, "NC_045512.2 1022", nil},
-		// Gaps and stops.
+		// Inputs with gaps or stops.
 		{"dna_gap.fna", false, "", []string{`:1: record "gap": letter 4: "-" is a gap`, "--gaps remove"}},
 		{"--gaps remove dna_gap.fna", true, "gap 8", nil},
 		{"fq_dot_N.fastq", true, "r1 4", nil},
@@ -58,7 +57,7 @@ func TestFieldInputs(t *testing.T) {
 		{"stop_first.faa", false, "", []string{`:1: record "st": letter 1: "*" is a stop inside the protein`, skip}},
 		{"stop_mid.faa", false, "", []string{`:1: record "stop": letter 4: "*" is a stop inside the protein`, skip}},
 		{"stop_only.faa", false, "", []string{`:1: record "only": no sequence`, skip}},
-		// Headers and ids.
+		// Inputs with unusual headers or ids.
 		{"latin1_id.faa", false, "ARBRE_Géné_1 3", nil},
 		{"latin1_two_ids.faa", false, "café 3, cafè 3", nil},
 		{"odd_headers.faa", false, "s1 3, s2 4, s3|a/b:c*?\"<>| 3, ../../etc/passwd 3, s5 3, s6 3, s7été 3, Белок 3, s9\x01ctrlA 3, s10\x00nul 3", nil},
@@ -66,14 +65,14 @@ func TestFieldInputs(t *testing.T) {
 		{suffix + " dup.fna", true, "d 4, d_2 4", nil},
 		{"seqkit550.faa", false, "", []string{":3: a header without an id", skip}},
 		{skip + " seqkit550.faa", false, "a 3, b 3", nil},
-		// Several bad records at once.
+		// Inputs with illegal letters, or with several bad records.
 		{"bad1.faa", false, "", []string{`:1: record "x": letter 3: "1" is not a letter of the protein alphabet`, skip}},
 		{"bad2.faa", false, "", []string{`:1: record "x": letter 3: "2" is not a letter of the protein alphabet`, skip}},
 		{"many_bad.faa", false, "", []string{": 5 bad records: ", `line 3: record "bad1"`, `line 5: record "empty"`, "line 7: a header without an id",
 			`line 9: record "good": the record on line 1 has the same id`, `line 11: record "st"`, skip, suffix}},
 		{skip + " " + suffix + " many_bad.faa", false, "good 3, good_2 3", nil},
 		{"genbank_numbers.fna", false, "", []string{`:1: record "a": letter 1: "1" is not a letter of the DNA alphabet`}},
-		// Lines, encodings and formats.
+		// Inputs with unusual line ends, encodings or formats.
 		{"one.faa", false, "a 3", nil},
 		{"bom.faa", false, "bom1 4, bom2 3", nil},
 		{"oldmac.faa", false, "m1 7, m2 3", nil},
@@ -111,7 +110,8 @@ func TestFieldInputs(t *testing.T) {
 	}
 }
 
-// rowsOf returns the rows of a Parquet output, each as "id length", with the number of letters that were embedded.
+// rowsOf returns the rows of a Parquet output, each as "id length". The length is the number of letters that were
+// embedded.
 func rowsOf(t *testing.T, path string) (list []string) {
 	t.Helper()
 	for _, row := range readParquet[parquetRow](t, path) {
@@ -121,7 +121,7 @@ func rowsOf(t *testing.T, path string) (list []string) {
 }
 
 // TestFieldStopsChangeNothing checks that a stop at the end of a protein, which gffread writes as a dot, does not
-// change its embedding.
+// change the embedding of the protein.
 func TestFieldStopsChangeNothing(t *testing.T) {
 	no, trailing := fieldFile(t, "gffread_no_dot.faa"), fieldFile(t, "gffread_trailing_dot.faa")
 	workspace(t)
@@ -133,8 +133,8 @@ func TestFieldStopsChangeNothing(t *testing.T) {
 	}
 }
 
-// TestFieldDamage checks damaged files of many records. Zeros after the gzip data must do no harm. Truncated gzip data,
-// other bytes after the gzip data, and bad records at the end must each cause one line that names the fault.
+// TestFieldDamage checks runs on damaged files of 200 records. Zeros after the gzip data must do no harm. Truncated
+// gzip data, other bytes after the gzip data, and bad records at the end must each cause one line that names the fault.
 func TestFieldDamage(t *testing.T) {
 	workspace(t)
 	var text strings.Builder
@@ -158,8 +158,8 @@ func TestFieldDamage(t *testing.T) {
 		`line 403: record "p7": the record on line 15 has the same id`, "--on-bad-record skip", "--duplicates suffix")
 }
 
-// TestFieldFolder checks that the files of a folder are recognized by their extensions and that one line gives the
-// number of files that were not recognized. An extension that clearly contradicts the letters of the file must cause a
+// TestFieldFolder checks that the files of a folder are recognized by their extensions, and that one line of the log
+// counts the files that are not recognized. An extension that clearly contradicts the letters of the file must cause a
 // warning.
 func TestFieldFolder(t *testing.T) {
 	workspace(t)
@@ -182,12 +182,12 @@ func TestFieldFolder(t *testing.T) {
 	}
 }
 
-// TestForcedAlphabetHoldsForAllFiles checks that --protein holds for all files and folders that follow it, as in
+// TestForcedAlphabetHoldsForAllFiles checks that --protein applies to all files and folders that follow it, as in
 // --protein *.fa, which the shell expands to one flag and many files.
 func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a.fa", "b.fa", "folder/c.fa"} {
-		write(t, name, ">x\nTGTGTGTG\n") // could be either alphabet
+		write(t, name, ">x\nTGTGTGTG\n") // T and G are letters of DNA and of proteins
 	}
 	r := embed(t, "--esm-model", tiny, "-o", "none", "a.fa", "b.fa").wantCode(exitNothing)
 	for i, problem := range r.problems() {
@@ -201,7 +201,7 @@ func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	wantFiles(t, "glob", "a.esm2-tiny.parquet", "b.esm2-tiny.parquet", "manifest.jsonl")
 }
 
-// TestTruncatedRecordsAreNamed checks that a line names the first truncated records and their lengths before
+// TestTruncatedRecordsAreNamed checks that a line of the log names the first truncated records and their lengths before
 // truncation.
 func TestTruncatedRecordsAreNamed(t *testing.T) {
 	workspace(t)

@@ -29,7 +29,7 @@ type settings struct {
 	h5Matrix bool
 	extract  extractFlags
 
-	families []familyFlags // one for each family
+	families []familyFlags // flags of each family of models
 
 	gpus    string
 	dtype   string
@@ -52,14 +52,14 @@ type settings struct {
 
 	shardText string
 	shards    int
-	shard     pool.Shard // the zero value without --shard; set by parseShard
+	shard     pool.Shard // the zero value if there is no --shard; set by parseShard
 
 	partRecords  int
 	stallTimeout time.Duration
 
 	force      bool
 	dryRun     bool
-	page       string // path of the page of --report, or ""
+	page       string // path of the page that --report writes, or ""
 	quiet      bool
 	verbose    bool
 	noProgress bool
@@ -74,7 +74,7 @@ type settings struct {
 	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
 }
 
-// group is a section of the help.
+// group is a section of the help: a title and flags.
 type group struct {
 	title string
 	flags *pflag.FlagSet
@@ -166,8 +166,8 @@ func declarePreset(f *pflag.FlagSet, s *settings) {
 	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 }
 
-// declareSequences declares the flags about records. Their descriptions name the length limits of the families of
-// models in s.
+// declareSequences declares the flags about records. The descriptions of the flags name the length limits of the
+// families of models in s.
 func declareSequences(f *pflag.FlagSet, s *settings) {
 	var limits, windows []string
 	for _, m := range s.families {
@@ -196,8 +196,8 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// parse parses the command line, and the environment for flags that are not on the command line. Its errors are usage
-// errors.
+// parse parses the command line. It takes flags that are not on the command line from the environment. All errors are
+// usage errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
@@ -217,9 +217,9 @@ func allFlags(groups []group) *pflag.FlagSet {
 	return all
 }
 
-// parseFlags parses arguments, and the environment for flags that are not among them.
+// parseFlags parses arguments. It takes flags that are not among the arguments from the environment.
 func parseFlags(flags *pflag.FlagSet, args, environ []string) error {
-	flags.SetOutput(io.Discard) // the caller prints errors
+	flags.SetOutput(io.Discard) // pflag prints nothing, because the caller prints errors
 	args, err := twoDashes(args, flags)
 	if err != nil {
 		return err
@@ -242,7 +242,7 @@ var (
 )
 
 // variableFlag returns the flag that an environment variable sets, or nil if there is none. ours reports whether the
-// variable's name is environmentPrefix and at least one more character.
+// name of the variable begins with environmentPrefix and is longer than it.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
@@ -268,7 +268,7 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 }
 
 // unknownVariables lists the environment variables whose names begin with environmentPrefix, but that neither set a
-// flag nor are in otherVariables. If there are known variables with a similar name, they follow the name.
+// flag nor are in otherVariables. If known variables have a similar name, a suggestion follows the name.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
@@ -285,11 +285,11 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 }
 
 // twoDashes adds the second dash to a long flag that has only one, as Go's package flag allows: -gpus 0,1 becomes
-// --gpus 0,1. It leaves short flags as they are, such as -o, or -qv for -q -v. Anything else with one dash is a usage
-// error: there is no flag -output, and it is not read as -o with the value utput.
+// --gpus 0,1. It leaves short flags as they are, such as -o, or -qv for -q -v. Any other argument with one dash is a
+// usage error: -output is not read as -o with the value utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
-	isValue := false // whether the argument is the value of the flag before it
+	isValue := false // whether a is the value of the flag before it
 	for i, a := range args {
 		name, isFlag := strings.CutPrefix(a, "-")
 		name, _, joined := strings.Cut(strings.TrimPrefix(name, "-"), "=")
@@ -315,7 +315,7 @@ func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	return out, nil
 }
 
-// allSwitches reports whether all letters are short flags without a value.
+// allSwitches reports whether each of the letters is a short flag without a value.
 func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	return !strings.ContainsFunc(letters, func(letter rune) bool {
 		if letter > '~' {
@@ -326,8 +326,8 @@ func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	})
 }
 
-// flagsOfExtract contains the flags of fair-esm's extract.py that embed has under another name, in the form that
-// plainName returns.
+// flagsOfExtract maps flags of fair-esm's extract.py, spelled as plainName returns them, to the flags of embed that do
+// the same under another name.
 var flagsOfExtract = map[string]string{"toks-per-batch": "--esm-batch-size", "nogpu": "--gpus none"}
 
 // unknownFlag returns the usage error for a flag that does not exist. typed is the flag as the user wrote it, with its

@@ -15,7 +15,7 @@ import (
 	"seqembed/transformer"
 )
 
-// promised lists the flags that the specification of the command line demands.
+// promised lists the flags that the page of embed --help must list.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
 	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "part-records", "stall-timeout", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "report", "help", "version", "compress", "h5-matrix",
@@ -198,7 +198,7 @@ func TestEnvironment(t *testing.T) {
 	if s.out != "there" || esm.batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
-	// Other programs may use environment variables with the same prefix.
+	// Variables with the prefix EMBED_ that set no flag are not an error: other programs may use the prefix.
 	if _, _, err := parse(nil, []string{"EMBED_VERSION=1.2.3", "EMBED_HELP=me", "EMBED_CUBLAS=/x", "EMBED_="}); err != nil {
 		t.Error(err)
 	}
@@ -277,8 +277,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// TestOneDashIsAFullCommandLine checks that a run whose long flags have one dash writes the same bytes as with two
-// dashes.
+// TestOneDashIsAFullCommandLine checks that a run whose long flags have one dash writes the same bytes as a run whose
+// long flags have two.
 func TestOneDashIsAFullCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestCompleteReadOnlyFolder checks an output folder in which nothing can be written. A run whose outputs are all
-// complete succeeds. Any other run ends with one error.
+// TestCompleteReadOnlyFolder checks runs with a read-only output folder. A run whose outputs are all complete must
+// succeed. A run that has to write an output must end with one error.
 func TestCompleteReadOnlyFolder(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -22,7 +22,7 @@ func TestCompleteReadOnlyFolder(t *testing.T) {
 		}
 		t.Cleanup(func() { os.Chmod("out", 0o777) })
 	} else {
-		command = func(cmd *exec.Cmd) *exec.Cmd { // runs in a mount namespace of its own, which ends with the process
+		command = func(cmd *exec.Cmd) *exec.Cmd { // root ignores permissions, so cmd gets a read-only mount of out
 			const script = `mount --make-rprivate / && mount --bind out out && mount -o remount,ro,bind out out && exec "$0" "$@"`
 			inner := exec.Command("sh", append([]string{"-c", script}, cmd.Args...)...)
 			inner.Env, inner.SysProcAttr = cmd.Env, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

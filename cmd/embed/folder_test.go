@@ -12,13 +12,14 @@ import (
 	"seqembed/internal/store"
 )
 
-// npyArgs returns the arguments of a run with the smallest protein model, in a format that has two files per output.
+// npyArgs returns the arguments of a run with the smallest protein model, in the format npy, in which each output has
+// two files.
 func npyArgs(more ...string) []string {
 	return append([]string{"--esm-model", tiny, "--format", "npy", "-o", "out"}, more...)
 }
 
-// TestFailedListsOfTwoRuns checks that a run keeps the lines of failed_files.txt for inputs of other runs. It must
-// remove the lines for inputs that it has embedded, named directly or as part of a folder.
+// TestFailedListsOfTwoRuns checks that a run keeps the lines of failed_files.txt about inputs of other runs. It must
+// remove the lines about inputs that it has embedded, whether the command line names the input or its folder.
 func TestFailedListsOfTwoRuns(t *testing.T) {
 	workspace(t)
 	write(t, "bad.faa", ">x\nMK1V\n")
@@ -63,8 +64,8 @@ func TestEscapeSequencesInNames(t *testing.T) {
 	}
 }
 
-// TestRepairOfTheManifest checks the commands that the error for a damaged manifest suggests. Each of them must make
-// the folder usable.
+// TestRepairOfTheManifest checks the commands that the error for a damaged manifest suggests. Each of these commands
+// must make the folder usable.
 func TestRepairOfTheManifest(t *testing.T) {
 	for name, damage := range map[string]func(content string) map[string]string{
 		"a line":       func(c string) map[string]string { return map[string]string{"manifest.jsonl": "{}\n" + c} },
@@ -101,16 +102,16 @@ func TestRepairOfTheManifest(t *testing.T) {
 	}
 	embed(t, "inspect", "--repair", "out").wantCode(exitNothing).wantProblem("out", "process 42 on node7", "embed x.faa", "repair it when that run has ended")
 	leave()
-	// If the manifest is empty, nothing tells whether outputs are of these settings or of others. --force replaces
-	// them.
+	// An empty manifest does not say with which settings the outputs were made, so a run fails unless --force replaces
+	// the outputs.
 	write(t, "out/manifest.jsonl", "")
 	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("no entry", "--force")
 	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// TestInspect checks that embed inspect tells for each file of an output folder whether it is complete, changed,
-// missing, unfinished, foreign or failed.
+// TestInspect checks that embed inspect reports whether each file of an output folder is complete, changed, missing,
+// unfinished or foreign, and whether inputs have failed.
 func TestInspect(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -121,13 +122,13 @@ func TestInspect(t *testing.T) {
 		t.Errorf("a complete folder:\n%s", r.stdout)
 	}
 	write(t, "out/notes.txt", "mine")
-	embed(t, "inspect", "out").wantCode(0) // a foreign file is not an error
+	embed(t, "inspect", "out").wantCode(0) // a file that embed has not made is not an error
 	write(t, "none/x.txt", "x")
 	embed(t, "inspect", "none").wantCode(exitNothing).wantProblem("none is no output folder: it has no manifest.jsonl")
 
 	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
 	write(t, "bad.faa", ">x\nMK1V\n")
-	embed(t, npyArgs("bad.faa")...).wantCode(exitNothing) // removes the temporary file
+	embed(t, npyArgs("bad.faa")...).wantCode(exitNothing) // this run removes the temporary file
 	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
 	write(t, "out/.force-0123456789abcdef", "{}")
 	write(t, "out/.e.esm2-tiny.npy.parts", "{}\n")
@@ -138,7 +139,7 @@ func TestInspect(t *testing.T) {
 	}
 	lines := strings.SplitAfter(string(mustReadFile(t, "out/manifest.jsonl")), "\n")
 	var kept string
-	for _, line := range lines { // remove a line, as if the run had been killed before d was finished
+	for _, line := range lines { // as if the run had been killed before it finished the output of d.faa
 		if !strings.Contains(line, "d.esm2-tiny") || !strings.Contains(line, `"finished"`) {
 			kept += line
 		}
@@ -154,7 +155,7 @@ func TestInspect(t *testing.T) {
 		args := []string{"inspect", "--json", "out"}
 		if quick {
 			args = append(args, "--quick")
-			want["a.esm2-tiny.npy"] = "complete" // has the same size and was modified less than a minute later
+			want["a.esm2-tiny.npy"] = "complete" // flip keeps the size, and a minute of later modification is tolerated
 		}
 		got := map[string]string{}
 		for line := range strings.Lines(embed(t, args...).wantCode(exitSome).stdout) {
@@ -198,7 +199,7 @@ func mustReadFile(t testing.TB, path string) []byte {
 	return content
 }
 
-// flip changes the last byte of a file.
+// flip changes the last byte of a file, and keeps the size.
 func flip(t testing.TB, path string) {
 	t.Helper()
 	content := mustReadFile(t, path)
@@ -206,8 +207,8 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics checks that outputs do not count as complete if the manifest says that a program with
-// another value of numerics has made them. Such a program computes other numbers.
+// TestOutputsOfOtherNumerics checks that a run does not accept outputs of a program with another numerics version,
+// because such a program computes other numbers.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -223,8 +224,8 @@ func TestOutputsOfOtherNumerics(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// digestsOfNumerics are the SHA-256 of the embeddings that TestNumericsVersion computes, by the name of the backend.
-// Whoever changes one of them must raise numerics, the version of the numbers in outputs.
+// digestsOfNumerics are the SHA-256 of the embeddings that TestNumericsVersion computes, by the name of the backend. If
+// one of them changes, numerics, the version of the numbers in outputs, must be raised.
 var digestsOfNumerics = map[string]string{
 	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
 	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
@@ -232,8 +233,8 @@ var digestsOfNumerics = map[string]string{
 	"cpu neon arm64":     "6490eae858eb935eae0f90dac59881627428ae0644a8c55ff56a11035c361b3f",
 }
 
-// TestNumericsVersion checks that the embeddings of both models, and the means over windows, have the bits that belong
-// to the present value of numerics.
+// TestNumericsVersion checks that the embeddings of both models, and the means over windows, have the same bits as when
+// numerics, the version of the numbers in outputs, was last raised.
 func TestNumericsVersion(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

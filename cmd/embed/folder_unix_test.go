@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// started is a run that waits for standard input and meanwhile keeps other settings out of its output folder.
+// started is a run that waits for more standard input, and meanwhile reserves the output folder for its settings. end
+// closes standard input; result waits until the run has ended.
 type started struct {
 	result func() result
 	end    func()
@@ -33,7 +34,8 @@ func waitForFile(t *testing.T, pattern string) {
 	}
 }
 
-// start starts a run with the output folder out. Its last input is a pipe that stays silent until end is called.
+// start starts a run with the output folder out, and waits until the run has begun its last output. The last input is
+// standard input, which stays open and silent until end is called.
 func start(t *testing.T, args ...string) started {
 	t.Helper()
 	cmd := child(t, nil, append(npyArgs(args...), "-")...)
@@ -65,7 +67,7 @@ func TestTwoSettingsAtOnce(t *testing.T) {
 	embed(t, npyArgs("--pool", "cls", "b.faa")...).wantCode(exitNothing).wantProblem("embed: out: the output folder is in use by another run",
 		`pool "mean", now "cls"`, "process ", "on "+host, "since ", "--esm-model "+tiny, "another folder with --out")
 	embed(t, npyArgs("b.faa")...).wantCode(0)
-	embed(t, "--esm-model", tiny, "--pool", "cls", "-o", "out", "b.faa").wantCode(0) // parquet
+	embed(t, "--esm-model", tiny, "--pool", "cls", "-o", "out", "b.faa").wantCode(0) // format parquet
 	if r := embed(t, "inspect", "out"); !strings.Contains(r.stdout, "a run is going on: process ") {
 		t.Errorf("embed inspect:\n%s", r.stdout)
 	}
@@ -79,8 +81,8 @@ func TestTwoSettingsAtOnce(t *testing.T) {
 	}
 }
 
-// TestTasksAtOnce checks that the tasks of an array job can write to one folder at the same time, and that each task
-// lists its failures.
+// TestTasksAtOnce checks that the tasks of an array job can write to one folder at the same time, and that the failures
+// of all tasks are listed.
 func TestTasksAtOnce(t *testing.T) {
 	workspace(t)
 	const tasks = 4
@@ -104,8 +106,8 @@ func TestTasksAtOnce(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfAKilledRun checks that the next run removes the leftovers of a killed run, even if it has nothing to
-// compute.
+// TestLeftoversOfAKilledRun checks that the next run removes the leftovers of a killed run, even if there is nothing
+// to compute.
 func TestLeftoversOfAKilledRun(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -125,7 +127,7 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = cmd.Wait() // it was killed
+	_ = cmd.Wait() // an error, because the process was killed
 	write(t, "out/.probe-1", "")
 	if left := files(t, "out"); len(left) < 3+3 {
 		t.Fatalf("the killed run leaves only %q", left)
@@ -134,8 +136,8 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
 }
 
-// TestLockedByTheUser checks locks that are held by another program. A lock on the folder has no effect. A run waits
-// for a lock on the manifest until the run is interrupted.
+// TestLockedByTheUser checks runs while another process, here the test, holds a lock. A lock on the output folder has
+// no effect. A run waits for a lock on the manifest until SIGTERM interrupts the run.
 func TestLockedByTheUser(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -171,7 +173,7 @@ func TestLockedByTheUser(t *testing.T) {
 	wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted)
 }
 
-// brokenWriter fails every write.
+// brokenWriter fails every write, as on a full disk.
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
@@ -190,7 +192,7 @@ func TestInspectCannotWrite(t *testing.T) {
 	}
 }
 
-// TestFolderWithABadEntry checks a folder with a link to nowhere and a subfolder that cannot be read. These must be
+// TestFolderWithABadEntry checks a run over a folder with a broken link and an unreadable subfolder. Both must be
 // listed as failed, and the other files must be embedded.
 func TestFolderWithABadEntry(t *testing.T) {
 	workspace(t)
@@ -198,7 +200,7 @@ func TestFolderWithABadEntry(t *testing.T) {
 	if err := os.Symlink("nowhere", "in/gone.faa"); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo("in/silent.faa", 0o600); err != nil { // a pipe below a folder is no input
+	if err := syscall.Mkfifo("in/silent.faa", 0o600); err != nil { // a pipe in an input folder is not an input
 		t.Fatal(err)
 	}
 	write(t, "in/closed/q.faa", proteinFile)
@@ -207,7 +209,7 @@ func TestFolderWithABadEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Chmod("in/closed", 0o777) }) // so that the workspace can be removed
-	if os.Getuid() != 0 {                                  // root reads everything
+	if os.Getuid() != 0 {                                  // root can read the subfolder
 		bad = append(bad, "in/closed")
 	}
 	r := embed(t, npyArgs("-o", "out", "in")...).wantCode(exitSome)

@@ -6,7 +6,7 @@ import (
 )
 
 // checkFormat returns a usage error if --format is unknown, or if the other flags ask for something that the format
-// cannot hold. parsePoolings must have been called.
+// cannot hold. The caller must have called parsePoolings.
 func (s *settings) checkFormat() error {
 	if _, err := store.ParseFormat(s.format); err != nil {
 		return usagef("--format: %w", err)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// FuzzCommandLine checks that any arguments and environment variables are either accepted or rejected by a usage error
-// of one line, which contains no text of the flag library or of strconv. Parsing them a second time must give the same
+// FuzzCommandLine checks that any arguments and environment variables are either accepted or rejected with a usage
+// error of one line, without text of the flag library or of strconv. Parsing them a second time must give the same
 // result.
 func FuzzCommandLine(f *testing.F) {
 	for _, c := range [][2]string{

@@ -21,24 +21,24 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeMachine is a machine with fake GPUs. Each of them computes with one thread of the CPU.
+// fakeMachine is a machine with fake GPUs. Each fake GPU computes with one thread of the CPU.
 type fakeMachine struct {
 	names    []string // names of the GPUs; a GPU with an empty name cannot be used
 	major    int      // major compute capability of the GPUs; 0 means 8
 	budget   int      // the batch size in tokens that Budget returns
 	products []cuda.ProductReport
 	noCublas error
-	lacks    bool // whether Compile refuses every program
+	lacks    bool // whether Compile refuses every program on all GPUs
 	broken   bool // whether Compile refuses every program on the first GPU
 	sensors  bool // whether each GPU reports a sample of its sensors for each batch
-	memory   int  // of a GPU with sensors, the number of tokens that may be in flight; 0 means unlimited
+	memory   int  // most tokens in unfinished batches on a GPU with sensors; 0 means no limit
 
 	mu    sync.Mutex
 	open  int
-	opens []string // "ordinal dtype" for each opening
-	asked [2]int   // columns of float32 and of operands in the last program given to Budget
+	opens []string // "ordinal dtype" of each GPU that was opened, such as "0 bf16"
+	asked [2]int   // float32 and operand columns of the activations in the last program given to Budget
 
-	report func(pci string, s monitor.Sample) // of the last call of watchSensors
+	report func(pci string, s monitor.Sample) // argument of the last call of watchSensors
 }
 
 func (f *fakeMachine) machine() machine {
@@ -52,7 +52,7 @@ func (f *fakeMachine) watchSensors(_ []string, report func(pci string, s monitor
 	return func() {}
 }
 
-// sample reports a sample of the sensors of a GPU.
+// sample reports a sample of the sensors of the GPU with the bus address pci.
 func (f *fakeMachine) sample(pci string, s monitor.Sample) {
 	f.mu.Lock()
 	report := f.report
@@ -128,11 +128,12 @@ func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	return r, err
 }
 
-// sensedRunner is a runner of a GPU with sensors. The utilization of the first GPU is 50, and that of the second 51.
+// sensedRunner is a runner of a GPU with sensors. The sensors show a utilization of 50% for the first GPU, and of 51%
+// for the second.
 type sensedRunner struct {
 	kernels.Runner
 	gpu      *fakeGPU
-	inFlight int // tokens
+	inFlight int // number of tokens in batches that have started and not ended
 }
 
 func (r *sensedRunner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
@@ -167,7 +168,7 @@ func (g *fakeGPU) Close() error {
 	return g.Backend.Close()
 }
 
-// embed runs the program on the machine and checks that everything has been closed.
+// embed runs the program on the machine, and checks that the program has closed all GPUs.
 func (f *fakeMachine) embed(t *testing.T, args string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -178,7 +179,8 @@ func (f *fakeMachine) embed(t *testing.T, args string) result {
 	return result{t, code, stdout.String(), stderr.String()}
 }
 
-// manyFiles writes more DNA files than there are GPUs, and more protein files.
+// manyFiles writes five files of DNA and five of proteins, more than there are GPUs. It returns the arguments that
+// select the models and the files.
 func manyFiles(t *testing.T) string {
 	workspace(t)
 	for i := range 5 {
@@ -227,8 +229,8 @@ func TestGPUsAgree(t *testing.T) {
 	}
 }
 
-// TestModelThatGPUsDoNotCompute checks that the error says that the GPU does not compute the model, and names the flag
-// that selects the CPU.
+// TestModelThatGPUsDoNotCompute checks the error for a model that a GPU does not compute. The error must say so, and
+// name the flag that selects the CPU.
 func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, lacks: true}
@@ -280,8 +282,8 @@ func TestAllGPUs(t *testing.T) {
 	}
 }
 
-// TestUntestedGPUs checks that a line of the log says so if the program has not been tested on GPUs of this kind. For
-// other GPUs there must be no such line.
+// TestUntestedGPUs checks that one line of the log names the GPU that the program was tested on, if the machine has
+// GPUs of another kind. On GPUs of the tested kind there must be no such line.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {
@@ -358,7 +360,8 @@ func TestProductsAreLogged(t *testing.T) {
 	for _, device := range []string{"cuda:0", "cuda:1"} {
 		for _, p := range f.products {
 			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
-			if n := strings.Count(r.stderr, line); n != 1 { // the second model has the same products
+			// The second model has the same products, and must not add lines.
+			if n := strings.Count(r.stderr, line); n != 1 {
 				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
 			}
 		}
@@ -379,7 +382,7 @@ func TestProductsAreLogged(t *testing.T) {
 }
 
 // TestWithoutCublas checks that one line of the log gives the reason why a GPU multiplies without cuBLAS, and how much
-// slower that is. The line is a warning unless the user has turned cuBLAS off.
+// slower the GPU is. The line is a warning unless the user has turned cuBLAS off.
 func TestWithoutCublas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -424,8 +427,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestDevicesIsShort checks that embed devices prints one line if there is no driver. The line names the command that
-// lists the places searched.
+// TestDevicesIsShort checks that embed devices prints only one line about GPUs if there is no driver. The line names
+// the command that lists the places where the driver was searched.
 func TestDevicesIsShort(t *testing.T) {
 	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
 	m := machine{findGPUs: func() cuda.Report {
@@ -455,8 +458,8 @@ func TestDevicesIsShort(t *testing.T) {
 	}
 }
 
-// TestGPUReport checks the lines of embed devices about a machine with GPUs. The places searched and the line about
-// compiled kernels must appear only in the detailed report.
+// TestGPUReport checks the lines of embed devices about a machine with GPUs. The places where cuBLAS was searched and
+// the line about compiled kernels must appear only in the detailed report.
 func TestGPUReport(t *testing.T) {
 	devices := []cuda.Device{{Info: gpu.Info{Name: "First", Major: 9, TotalMemory: 140 << 30}, FreeMemory: 100 << 30},
 		{Info: gpu.Info{Ordinal: 1, Name: "Second", Major: 7, Minor: 5, TotalMemory: 15 << 30}, Err: errors.New("it is too old")}}
@@ -481,7 +484,7 @@ tested on: ` + cuda.TestedOn + "\n"
 }
 
 // TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and how much slower a
-// GPU is without it.
+// GPU is without cuBLAS.
 func TestCublasInReport(t *testing.T) {
 	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}

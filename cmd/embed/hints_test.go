@@ -15,12 +15,13 @@ import (
 	"seqembed/transformer"
 )
 
-// TestHints checks that each listed error recommends the flag that avoids it, and that there is such a flag.
+// TestHints checks that withHint appends a flag that helps to each listed error, and that embed has every flag that a
+// hint names.
 func TestHints(t *testing.T) {
 	flags := allFlags(declare(&settings{}, transformer.Families))
 	for _, c := range []struct {
 		err  error
-		want string // "" for no hint
+		want string // expected part of the hint; "" means no hint
 	}{
 		{errors.New("something else"), ""},
 		{pool.ErrInterrupted, "the same command"},
@@ -55,7 +56,7 @@ func TestHints(t *testing.T) {
 			t.Errorf("%v: the hint is %q, want %q", c.err, hint, c.want)
 		}
 		for _, name := range regexp.MustCompile(`--[a-z-]+`).FindAllString(hint, -1) {
-			if name != "--repair" && flags.Lookup(name[2:]) == nil { // a flag of embed inspect
+			if name != "--repair" && flags.Lookup(name[2:]) == nil { // --repair is a flag of embed inspect
 				t.Errorf("%v: there is no flag %s", c.err, name)
 			}
 		}

@@ -66,7 +66,8 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 		aside, err = store.Repair(ctx, dir, store.ThisProcess(commandLine()))
 		switch {
 		case errors.Is(err, store.ErrInUse):
-			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // %v keeps the hint at --out away
+			// The error is not wrapped, so that withHint does not suggest --out.
+			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err)
 		case err != nil:
 			return exitNothing, err
 		}
@@ -82,7 +83,7 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 		return exitNothing, err
 	}
 	if found.err != nil {
-		return exitNothing, found.err // the list is incomplete
+		return exitNothing, found.err // the printed list is incomplete
 	}
 	if _, err := os.Stat(filepath.Join(dir, store.ManifestName)); err != nil && found.onlyForeign() {
 		return exitNothing, fmt.Errorf("%s is no output folder: it has no %s", dir, store.ManifestName)
@@ -117,14 +118,14 @@ func (f *findings) note(line string) {
 func (f *findings) file(i store.Inspected) {
 	f.count[i.State]++
 	if f.json {
-		line, _ := json.Marshal(i) // strings cannot fail
+		line, _ := json.Marshal(i) // cannot fail, because all fields are strings
 		f.print(string(line))
 	} else if i.State != store.Complete {
 		f.note(strings.TrimRight(fmt.Sprintf("%-10s  %s  %s", i.State, i.Path, i.Detail), " "))
 	}
 }
 
-// all prints the files, the failed inputs, and the totals.
+// all prints the states of the files in folder dir, the failed inputs, and the totals.
 func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	known := func(path string) bool {
 		return path == pool.FailedFiles || path == store.ReportName || strings.HasPrefix(path, pool.ForcePrefix) || strings.HasPrefix(path, pool.PlanPrefix) || strings.Contains(path, store.DamagedSuffix)
@@ -140,7 +141,7 @@ func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	for _, l := range list {
 		f.file(store.Inspected{Path: pool.FailedFiles, State: failed, Input: l.Path, Detail: l.Path + ": " + l.Err.Error()})
 	}
-	forced, _ := fs.Glob(os.DirFS(dir), pool.ForcePrefix+"*") // the pattern is valid
+	forced, _ := fs.Glob(os.DirFS(dir), pool.ForcePrefix+"*") // fails only if the pattern is invalid
 	for _, name := range forced {
 		f.file(store.Inspected{Path: name, State: store.Unfinished, Detail: "a run with --force was interrupted, or is going on; the same command continues it"})
 	}
@@ -154,7 +155,7 @@ func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	return err
 }
 
-// onlyForeign reports whether nothing in the folder was written by embed.
+// onlyForeign reports whether embed has written none of the files in the folder.
 func (f *findings) onlyForeign() bool {
 	for state, n := range f.count {
 		if state != store.Foreign && n > 0 {

@@ -37,7 +37,7 @@ func models(_ context.Context, _ machine, args, environ []string, w, _ io.Writer
 			if p.Hub == "" {
 				continue
 			}
-			config, _ := transformer.Families.Config(p.Name) // a published model has one
+			config, _ := transformer.Families.Config(p.Name) // never fails for a published model
 			path, err := transformer.Families.Cached(p)
 			size := "-"
 			switch {
@@ -63,7 +63,7 @@ func millions(n int64) string {
 	return fmt.Sprintf("%d M", (n+5e5)/1e6)
 }
 
-// megabytes formats a number of bytes.
+// megabytes formats a number of bytes in megabytes.
 func megabytes(bytes int64) string { return fmt.Sprintf("%s MB", grouped((bytes+5e5)/1e6)) }
 
 // diskSize returns the size in bytes of a file, or of the files in a folder. It follows links.

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestModelsCommand checks the table that embed models prints, with a model in the cache of Hugging Face, one in the
-// cache of fair-esm, and all others in neither.
+// TestModelsCommand checks the table that embed models prints, for a model in the cache of Hugging Face, a model in the
+// cache of fair-esm, and models in neither cache.
 func TestModelsCommand(t *testing.T) {
 	_, snapshot := localHub(t)
 	embed(t, "pull", "-q", "esm2-8m").wantCode(exitDone)

@@ -2,5 +2,5 @@
 
 package main
 
-// limitChild does nothing on this system. The tests that need it run on Unix only.
+// limitChild does nothing on systems other than Unix, because no test there needs limits.
 func limitChild() {}

@@ -10,17 +10,18 @@ import (
 	"syscall"
 )
 
-// sizeVariable is an environment variable that limits the size in bytes of files that a child process may write. It
-// simulates a disk that fills up.
+// sizeVariable is an environment variable that limits the size in bytes of the files that a child process may write.
+// The limit simulates a disk that fills up.
 const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 
-// spaceVariable is an environment variable that limits the address space of a child process, as ulimit -v does: the
-// process may use this number of bytes more than it uses at its start.
+// spaceVariable is an environment variable that limits the address space of a child process, as ulimit -v does. It is
+// the number of bytes that the process may use in addition to those that it uses at its start.
 const spaceVariable = "ADDRESS_SPACE_OF_EMBED"
 
-// limitChild sets the limits that sizeVariable and spaceVariable ask for, and makes a child process panic at SIGUSR1.
+// limitChild is called in a child process of a test. It sets the limits that sizeVariable and spaceVariable ask for,
+// and makes the process panic at SIGUSR1.
 func limitChild() {
-	// A write beyond the limit then fails, and does not kill the process by a signal.
+	// If SIGXFSZ is ignored, a write beyond the limit fails and does not end the process.
 	signal.Ignore(syscall.SIGXFSZ)
 	limit(sizeVariable, syscall.RLIMIT_FSIZE, 0)
 	limit(spaceVariable, syscall.RLIMIT_AS, addressSpace())
@@ -57,5 +58,5 @@ func addressSpace() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
-// setBytes sets a field of Rlimit. The fields are signed integers on FreeBSD.
+// setBytes sets a field of syscall.Rlimit, whose fields are signed integers on FreeBSD.
 func setBytes[T int64 | uint64](field *T, bytes uint64) { *field = T(bytes) }

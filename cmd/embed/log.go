@@ -12,8 +12,8 @@ import (
 	"unicode"
 )
 
-// newLog returns the log that the settings select. It writes to w. If colored is set, the levels of warnings and errors
-// have colors.
+// newLog returns the log that the settings select, which writes to w. If colored is set, the levels of warnings and
+// errors have colors.
 func newLog(s *settings, w io.Writer, colored bool) (*slog.Logger, error) {
 	level := slog.LevelInfo
 	switch {
@@ -36,9 +36,9 @@ func newLog(s *settings, w io.Writer, colored bool) (*slog.Logger, error) {
 // textHandler writes lines for people: time, level and unquoted message, then the attributes in the form of
 // slog.TextHandler. TextHandler alone would quote the message.
 type textHandler struct {
-	slog.Handler // writes only the attributes, to buf
+	slog.Handler // a slog.TextHandler that writes only the attributes, to buf
 
-	mu  *sync.Mutex // guards buf and w, for all handlers derived from this one
+	mu  *sync.Mutex // guards buf and w, which WithAttrs and WithGroup share with the new handlers
 	buf *bytes.Buffer
 	w   io.Writer
 
@@ -69,7 +69,7 @@ func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
-// level returns the name of a level in five columns, yellow for warnings and red for errors.
+// level returns the name of a level in five columns. With colors, warnings are yellow and errors are red.
 func (h textHandler) level(l slog.Level) string {
 	name := fmt.Sprintf("%-5s", l)
 	switch {
@@ -87,7 +87,7 @@ func (h textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h
 }
 
-// WithGroup returns a handler that qualifies later attributes with name.
+// WithGroup returns a handler that puts name before the names of later attributes.
 func (h textHandler) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(name)
 	return h
@@ -99,7 +99,8 @@ func oneLine(err error) string {
 	return plain(strings.Join(lines, "; "))
 }
 
-// plain escapes characters that do not print. File names and headers may contain escape sequences of a terminal.
+// plain escapes characters that do not print, because file names and headers may contain escape sequences of a
+// terminal.
 func plain(s string) string {
 	var b strings.Builder
 	for _, r := range s {

@@ -15,11 +15,11 @@ import (
 	"seqembed/pool"
 )
 
-// grace is the time that a run may take to end after a signal, before endProcess ends the process. Together with
-// messageTime and the end of the process it is less than five seconds.
+// grace is the time that a run may take to end after a signal. Then endProcess ends the process. grace and messageTime
+// together are less than the five seconds that the documentation promises.
 var grace = 4500 * time.Millisecond
 
-// messageTime is the time that an interrupted run, after grace, may take to write its last lines to standard error and
+// messageTime is the time that endProcess waits for an interrupted run to write its last lines to standard error and
 // report.json to the disk.
 const messageTime = 200 * time.Millisecond
 
@@ -29,12 +29,13 @@ const messageTime = 200 * time.Millisecond
 var reportEnd atomic.Pointer[func(error)]
 
 func main() {
-	// Without this, a crash of Go's runtime would end with exit code 2, which means that some inputs failed.
+	// "crash" makes a crash of Go's runtime end with SIGABRT. By default a crash ends with exit code 2, which in this
+	// program means that some inputs failed.
 	debug.SetTraceback("crash")
 	leaveNoCore(os.Environ())
 	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
-	// The first signal asks the run to end cleanly. stop comes before interrupt and restores the usual effect of a
-	// second signal: it ends the process at once.
+	// The first signal interrupts the run. Before that, stop restores the usual effect of signals, so that a second
+	// signal ends the process at once.
 	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, interrupt := context.WithCancel(context.Background())
 	context.AfterFunc(signaled, func() {
@@ -46,9 +47,9 @@ func main() {
 	os.Exit(runOn(ctx, thisMachine, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// endProcess ends the process of an interrupted run, whatever the run waits for. A batch may take minutes. A read of
-// weights, a lock, a disk or a driver may never return, and standard error may be a pipe that nobody reads. Finished
-// outputs remain.
+// endProcess ends the process of a run that has not ended within grace after a signal. A batch may take minutes, and a
+// read of weights, a lock, a disk or a driver may never return. Finished outputs remain. endProcess waits at most
+// messageTime until the last lines are written, because standard error may be a pipe that nobody reads.
 func endProcess() {
 	ended := make(chan struct{})
 	go func() {

@@ -14,12 +14,12 @@ import (
 	"seqembed/internal/store"
 )
 
-// childVariable is an environment variable that makes the test binary behave as the program. Tests that need a process
-// of their own set it.
+// childVariable is an environment variable that makes the test binary behave as the program. Tests set it to run the
+// program in a child process.
 const childVariable = "RUN_AS_EMBED"
 
-// graceVariable is an environment variable that sets the time an interrupted child process has to end (the variable
-// grace).
+// graceVariable is an environment variable that sets grace, the time that an interrupted run may take to end, in a
+// child process.
 const graceVariable = "GRACE_OF_EMBED"
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
-	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads start a hub of their own
+	// No test may need the network. Tests of downloads start a hub of their own on this machine.
+	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil {
 		panic(err)
 	}
 	state, err := os.MkdirTemp("", "state")
@@ -71,7 +72,7 @@ func embedWith(t *testing.T, environ []string, args ...string) result {
 // noGPU is a machine without GPUs, on which tests run by default.
 var noGPU = (&fakeMachine{}).machine()
 
-// wantCode fails the test unless the run ended with this exit code.
+// wantCode fails the test unless the run ended with the given exit code.
 func (r result) wantCode(code int) result {
 	r.Helper()
 	if r.code != code {
@@ -111,7 +112,7 @@ func (r result) wantProblem(parts ...string) {
 	}
 }
 
-// workspace changes to a new folder for the test.
+// workspace makes a new temporary folder the working directory until the test ends.
 func workspace(t *testing.T) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -134,8 +135,8 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// files returns the paths of all files below dir except report.json, relative to dir. If there is no dir, there are
-// none.
+// files returns the paths of all files below dir except report.json, relative to dir. It returns none if dir does not
+// exist.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var list []string
@@ -160,18 +161,19 @@ func wantFiles(t testing.TB, dir string, names ...string) {
 	}
 }
 
-// manyProteins returns n different records, at most 8,000, of some dozen residues.
+// manyProteins returns FASTA with n different records, at most 8,000, of 20 to 60 residues.
 func manyProteins(prefix string, n int) string {
 	var b strings.Builder
 	for i := range n {
 		const letters = "ACDEFGHIKLMNPQRSTVWY"
-		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // equal sequences are computed only once
+		// The sequences must differ, because the program computes equal sequences of a file only once.
+		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]}
 		fmt.Fprintf(&b, ">%s%d\n%s%s\n", prefix, i, distinct, strings.Repeat("MKVLWAGTRE", 2+i%5)[3:])
 	}
 	return b.String()
 }
 
-// withStdin sets the standard input of the program.
+// withStdin lets the program read content from standard input until the test ends.
 func withStdin(t *testing.T, content string) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -179,7 +181,7 @@ func withStdin(t *testing.T, content string) {
 		t.Fatal(err)
 	}
 	go func() {
-		// This fails if the program stops reading early, which is not an error here.
+		// WriteString fails if the program stops reading early, which is no error of the test.
 		_, _ = write.WriteString(content)
 		write.Close()
 	}()

@@ -30,7 +30,7 @@ func man(_ context.Context, _ machine, args, environ []string, w, _ io.Writer) (
 	return exitCode(err, 0, 0), err
 }
 
-// manPage returns the manual page: the text of the help as it stands, and the flags as definitions.
+// manPage returns the manual page in roff: the text of --help, and a list of the flags.
 func manPage() string {
 	var page strings.Builder
 	name, text, _ := strings.Cut(usage, "\n")
@@ -47,8 +47,7 @@ func manPage() string {
 	return page.String()
 }
 
-// roff escapes text for a manual page: backslashes, hyphens, and characters that would begin a command at the start of
-// a line.
+// roff escapes backslashes, hyphens, and the characters that would begin a roff command at the start of a line.
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
 	lines := strings.Split(text, "\n")

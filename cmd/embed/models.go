@@ -15,8 +15,8 @@ import (
 	"seqembed/transformer"
 )
 
-// familyFlags holds a family's flag values: the model, the path of a vocabulary file ("" means the checkpoint's own),
-// and the number of tokens in a batch (0 means automatic).
+// familyFlags holds the flag values of a family of models, such as ESM-2: the model, the path of a vocabulary file (""
+// means the checkpoint's own), and the number of tokens in a batch (0 means automatic).
 type familyFlags struct {
 	*transformer.Family
 	model, vocabulary string
@@ -26,8 +26,8 @@ type familyFlags struct {
 // flag returns the full name of one of the family's flags: flag("model") of ESM-2 is "esm-model".
 func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
 
-// family returns the family of models for an alphabet: the one whose model flag is set or, if no such flag is set, the
-// first one. Two set flags for one alphabet are a usage error.
+// family returns the family of models for an alphabet: the one whose model flag, such as --esm-model, is set or, if no
+// such flag is set, the first one. Two set flags for one alphabet are a usage error.
 func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	var named, first *familyFlags
 	for i := range s.families {
@@ -130,7 +130,7 @@ func (m *model) check(s *settings) error {
 }
 
 // maxLength returns the maximum length of this model's records in letters, or 0 if there is no limit. With --long
-// window it is the maximum length of their windows.
+// window it returns the length of a window.
 func (m *model) maxLength(s *settings) int {
 	switch {
 	case s.preset != nil:
@@ -143,8 +143,8 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// checkWindows returns a usage error if --long window is given, but the length of a window is 0, or --overlap is more
-// than half of the length.
+// checkWindows returns a usage error if --long window is given and a window has no letters, or --overlap is more than
+// half of a window.
 func (m *model) checkWindows(s *settings) error {
 	switch length := m.maxLength(s); {
 	case s.long != string(pool.LongWindow):
@@ -156,11 +156,11 @@ func (m *model) checkWindows(s *settings) error {
 	return nil
 }
 
-// layerList returns the numbers of the layers, separated by spaces. They are counted from the first layer, also if
-// --layers counts them from the last.
+// layerList returns the numbers of the embedded layers, separated by spaces. It counts from the first layer, although
+// --layers may count from the last (-1).
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }
 
-// storedColumns returns the columns of the model's outputs, each a pooling of a layer, as package store describes them.
+// storedColumns returns the columns of the model's outputs, each a pooling of a layer, as values of store.Column.
 func (m *model) storedColumns() (list []store.Column) {
 	for _, c := range m.columns {
 		list = append(list, store.Column{Pooling: store.Pooling(c.Pooling), Layer: c.Layer})
@@ -168,8 +168,7 @@ func (m *model) storedColumns() (list []store.Column) {
 	return list
 }
 
-// covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers. It implements
-// pool.Job.Covered.
+// covered returns the range of tokens that a pooling covers in a sequence of n tokens. It implements pool.Job.Covered.
 func (m *model) covered(p store.Pooling, n int) (from, to int) {
 	return m.Covered(transformer.Pooling(p), n)
 }

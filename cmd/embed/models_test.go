@@ -13,8 +13,8 @@ import (
 	"seqembed/transformer"
 )
 
-// addTensor adds a tensor of a number of zeros to a safetensors file, and returns an error if the file system has no
-// files of that size.
+// addTensor adds a tensor of count zeros to a safetensors file. It returns an error if the file system does not allow a
+// file of that size.
 func addTensor(t *testing.T, path, name string, count int) error {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -36,8 +36,8 @@ func addTensor(t *testing.T, path, name string, count int) error {
 	return os.Truncate(path, int64(len(file)+len(body)+4*count))
 }
 
-// TestFineTunedModels checks that a line names the head of a fine-tuned model, because the program does not use it.
-// Tensors left over from pretraining are not named.
+// TestFineTunedModels checks that the log names the head of a fine-tuned model, which the program does not use. The log
+// must not name the language-model head of pretraining.
 func TestFineTunedModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

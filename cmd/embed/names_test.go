@@ -67,7 +67,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 			t.Errorf("%s holds %q", id, got)
 		}
 	}
-	complete(run(s2), 1) // in a new output folder this name would be final.contigs.dnabert-s-2l.parquet
+	complete(run(s2), 1) // in a new folder the output would be final.contigs.dnabert-s-2l.parquet
 	complete(run(s1, s2, s3), 2)
 	outputs = append(outputs, "S3/final.contigs.dnabert-s-2l.parquet")
 	wantFiles(t, "out", outputs...)
@@ -76,7 +76,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	}
 	complete(run("moved/S3/megahit/final.contigs.fa", "./moved/S1/../S1/megahit/final.contigs.fa"), 2)
 
-	// Folders in which the files have the same names are told apart in the same way.
+	// If two input folders have files of the same names, the paths of their outputs keep the part that distinguishes
+	// the folders: p and q.
 	write(t, "p/d/s/p.faa", ">p\nMKV\n")
 	write(t, "q/d/s/p.faa", ">q\nMKVL\n")
 	run("p/d", "q/d")
@@ -87,8 +88,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	wantFiles(t, "out", append(trees, outputs...)...)
 	outputs = append(outputs, trees...)
 
-	// An output that was made when its input was the only one of this name keeps its path in later runs with more
-	// inputs.
+	// An output keeps its path if a later run also gets another input of the same name.
 	write(t, "x/p.faa", ">x\nMKV\n")
 	write(t, "y/p.faa", ">y\nMKVL\n")
 	run("x/p.faa")
@@ -99,8 +99,9 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 
-// TestProkkaFolder checks that all outputs for the files of Prokka get different names. Prokka gives all files of an
-// annotation the same name with different extensions, and uses the same names in annotations of the same day.
+// TestProkkaFolder checks that all outputs for the files of Prokka, which annotates genomes, get different names.
+// Prokka gives all files of an annotation the same name with different extensions, and uses the same name for all
+// annotations of a day.
 func TestProkkaFolder(t *testing.T) {
 	workspace(t)
 	const dna = ">c\nACGTTGCAACGGATTACAGT\n"

@@ -10,8 +10,8 @@ import (
 	"seqembed/pool"
 )
 
-// mapRows is the number of rows of one model on the map of embeddings, a chart on the page of --report. The model's
-// files share it evenly.
+// mapRows is the maximum number of rows of one model on the map of embeddings, a chart on the page of --report. The
+// model's files share it evenly.
 const mapRows = 2000
 
 // listedRows is the maximum number of rows in each table on the page of --report.
@@ -20,24 +20,24 @@ const listedRows = 100
 // observations collects the contents of the page of --report that are not in report.json. Its memory is bounded,
 // except for a few words for each file.
 type observations struct {
-	on bool // whether there is to be a page
+	on bool // whether --report is given
 
 	mu       sync.Mutex
 	models   []*observedModel
-	files    map[string]*observedFile // by path; files that have not ended
-	reports  []pool.FileReport        // the first finished files
-	failures []pool.Failure           // the first failed files
+	files    map[string]*observedFile // files that have neither finished nor failed, by path
+	reports  []pool.FileReport        // of the first files that have finished
+	failures []pool.Failure           // of the first files that have failed
 	cut      []cutRecord              // the first truncated records
-	skipped  []skippedRecord          // the first records that were left out, as far as the reports name them
-	letters  int64                    // of all finished files
-	unknown  int64                    // letters of these that became the unknown token
-	repeated int64
+	skipped  []skippedRecord          // the first skipped records that reports name
+	letters  int64                    // number of letters in all finished files
+	unknown  int64                    // number of letters that became the unknown token
+	repeated int64                    // number of records equal to an earlier one of their file
 }
 
 // observedModel has the observations of the files of one model that have finished.
 type observedModel struct {
 	*model
-	column  int // index of the column on the map; -1 if there is none
+	column  int // index of the output column on the map; -1 if there is no map
 	files   int // number of files of the model
 	resumed int // number of files that were complete before the run
 	rows    int64
@@ -45,11 +45,12 @@ type observedModel struct {
 	samples []*observedFile // files with rows on the map
 }
 
-// observedFile has the observations of a file. One writer at a time adds to it.
+// observedFile has the observations of a file. Only one goroutine at a time, which writes the file's output, adds to
+// it.
 type observedFile struct {
 	of      *observedModel
 	path    string
-	quota   int // number of rows on the map
+	quota   int // maximum number of rows on the map
 	random  *rand.Rand
 	rows    int64
 	lengths htmlreport.Lengths
@@ -80,7 +81,7 @@ func newObservations(on bool) *observations {
 	return &observations{on: on, files: map[string]*observedFile{}}
 }
 
-// observe prepares for observations of the files of a model.
+// observe adds a model and its files, so that the files can be observed.
 func (o *observations) observe(m *model) {
 	if !o.on {
 		return
@@ -94,8 +95,8 @@ func (o *observations) observe(m *model) {
 	}
 }
 
-// quotaOf returns how many rows of file number index the map of embeddings shows. The quotas of all files of a model
-// add up to mapRows; if there are more files than that, each has one row or none.
+// quotaOf returns the maximum number of rows of file number index on the map of embeddings. The quotas of all files of
+// a model add up to mapRows. If there are more than mapRows files, each quota is 0 or 1.
 func quotaOf(index, files int) int { return (index+1)*mapRows/files - index*mapRows/files }
 
 // mapColumn returns the index of the column that the map of embeddings shows: of the columns with a row for each
@@ -110,7 +111,8 @@ func mapColumn(columns []store.Column) int {
 	return best
 }
 
-// end removes a file from the files that have not ended, and returns it. It returns nil if the file is not among them.
+// end removes a file from o.files, which has the files that have not ended, and returns it. It returns nil if the file
+// is not there.
 func (o *observations) end(path string) *observedFile {
 	f := o.files[path]
 	delete(o.files, path)
@@ -204,7 +206,8 @@ func (o *observations) failed(f pool.Failure) {
 	}
 }
 
-// largestFirst returns the files with rows on the map of embeddings. Files with the most rows in all come first.
+// largestFirst returns the files with rows on the map of embeddings. The files with the largest outputs, counted in
+// rows, come first.
 func (m *observedModel) largestFirst() []*observedFile {
 	return slices.SortedStableFunc(slices.Values(m.samples), func(a, b *observedFile) int { return int(b.rows - a.rows) })
 }

@@ -306,7 +306,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 }
 
 // TestFlagsAboutDNA checks that DNA from standard input is upper-cased and embedded, that --keep-case leaves lower-case
-// letters unknown, and that --protein and --dnabert-tokenizer are obeyed.
+// letters unknown, that --protein embeds DNA letters as protein, and that --dnabert-tokenizer replaces the tokenizer.
 func TestFlagsAboutDNA(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -331,7 +331,7 @@ func TestFlagsAboutDNA(t *testing.T) {
 		t.Errorf("--keep-case: %d tokens\n%s", kept[0].Tokens, r.stdout)
 	}
 
-	// --protein overrides letters that look like DNA.
+	// With --protein a file is embedded as protein even if its letters look like DNA.
 	embed(t, "--esm-model", tiny, "-o", "forced", "--protein", "x.fna").wantCode(0)
 	wantFiles(t, "forced", "manifest.jsonl", "x.esm2-tiny.parquet")
 	if rows := readParquet[parquetRow](t, "forced/x.esm2-tiny.parquet"); rows[0].Tokens != 16 {
@@ -384,7 +384,7 @@ func TestBatchSizeAndThreads(t *testing.T) {
 }
 
 // TestBF16OnCPU checks that --dtype bf16 changes the embeddings only a little on a CPU. The log, the outputs and the
-// manifest must mention bfloat16, and the outputs must not be mixed with those of float32.
+// manifest must mention bfloat16. A rerun in float32 must not replace the outputs without --force.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -405,7 +405,8 @@ func TestBF16OnCPU(t *testing.T) {
 			d := float64(r.Embedding[c]) - float64(w)
 			difference, size = difference+d*d, size+float64(w)*float64(w)
 		}
-		// Rounding changes a value by at most a factor of 1 ± 2⁻⁸. In a sum, most of the rounding errors cancel.
+		// Rounding to bfloat16 changes a value by at most 2⁻⁸ of it. Most rounding errors cancel in sums, so the
+		// relative error of an embedding after three layers must stay below 2⁻⁶.
 		if relative := math.Sqrt(difference / size); !(relative > 0 && relative < 0x1p-6) {
 			t.Errorf("%s: rounding changes the embedding by %.3g", r.ID, relative)
 		}

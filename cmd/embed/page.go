@@ -18,16 +18,16 @@ import (
 	"seqembed/pool"
 )
 
-// maxShownID and maxShownCommand bound the characters of an id and of the command line on the page.
+// maxShownID and maxShownCommand bound the characters of an id and of the command line on the page of --report.
 const (
 	maxShownID      = 80
 	maxShownCommand = 1000
 )
 
-// shortID returns an id without characters that do not print, and not longer than maxShownID.
+// shortID returns an id with escapes for characters that do not print, shortened to maxShownID characters.
 func shortID(id string) string {
 	if len(id) > 4*maxShownID {
-		id = id[:4*maxShownID] // escaping the rest would be in vain
+		id = id[:4*maxShownID] // a character has at most four bytes, and the rest is not shown
 	}
 	shown := []rune(plain(id))
 	if len(shown) > maxShownID {
@@ -37,7 +37,8 @@ func shortID(id string) string {
 }
 
 // checkPage returns a usage error if --report does not name a file that can become the page. The name must end in .html
-// or .htm: if the user forgets the name, the argument after --report is an input, which the page would replace.
+// or .htm: if the user forgets the name, the argument after --report is an input, which the page would replace. The
+// folder of the page must exist, unless it is that of --out, which the run makes.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
 		return nil
@@ -52,7 +53,7 @@ func (s *settings) checkPage() error {
 		return usagef("--report and --out: both are %s", s.page)
 	}
 	dir := filepath.Dir(s.page)
-	if info, err := os.Stat(dir); !sameFile(dir, s.out) && (err != nil || !info.IsDir()) { // the run makes the folder --out
+	if info, err := os.Stat(dir); !sameFile(dir, s.out) && (err != nil || !info.IsDir()) {
 		return usagef("--report %s: there is no folder %s", s.page, dir)
 	}
 	if info, err := os.Stat(s.page); err == nil && !info.Mode().IsRegular() {
@@ -61,11 +62,11 @@ func (s *settings) checkPage() error {
 	return nil
 }
 
-// checkPageIsNoInput returns an error if the page would replace an input.
+// checkPageIsNoInput returns an error if the page of --report would replace an input.
 func (s *settings) checkPageIsNoInput(inputs []seqio.Input) error {
 	page, err := os.Stat(s.page)
 	if s.page == "" || err != nil {
-		return nil // there is no file that it would replace
+		return nil // there is no page, or no file that it would replace
 	}
 	for _, in := range inputs {
 		if info, err := os.Stat(in.Path); err == nil && os.SameFile(page, info) {
@@ -75,9 +76,9 @@ func (s *settings) checkPageIsNoInput(inputs []seqio.Input) error {
 	return nil
 }
 
-// writePage writes the page of --report. A run that has computed nothing leaves an earlier page as it is, and so does
-// one that has not begun because of a mistake on the command line. If the page cannot be written, only the log says so,
-// because the outputs are complete.
+// writePage writes the page of --report. It writes no page after a mistake on the command line or if the output folder
+// has disappeared. A run that has computed nothing does not replace an earlier page. If the page cannot be written,
+// only the log says so, because the outputs are complete.
 func writePage(c *command, code int, err error) {
 	if c.page == "" || code == exitUsage || errors.Is(err, pool.ErrFolderGone) {
 		return
@@ -192,7 +193,7 @@ func pageFacts(c *command, r report) []htmlreport.Fact {
 func figures(o *observations, r report) []htmlreport.Fact {
 	computing := 0.0
 	for _, m := range r.Models {
-		if m.Seconds > 0 { // otherwise it is not known
+		if m.Seconds > 0 { // NaN until the first device is ready
 			computing += float64(m.Seconds)
 		}
 	}
@@ -246,7 +247,7 @@ func (m *observedModel) section(s *settings, state monitor.Model, through monito
 	}
 	scatter := m.mapChart()
 	charts := []htmlreport.Chart{throughputChart(state, through), scatter, m.lengthChart(s)}
-	if len(scatter.Groups) == 0 { // only a sentence, without a drawing
+	if len(scatter.Groups) == 0 { // without points the map is only a sentence, and comes last
 		charts[1], charts[2] = charts[2], charts[1]
 	}
 	return htmlreport.Section{Title: "Embeddings of " + m.Alphabet.String() + " by " + plain(label), Text: text + ".", Charts: charts}

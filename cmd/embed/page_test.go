@@ -64,8 +64,8 @@ func TestPage(t *testing.T) {
 	wantPage(t, "run.html", "This page does not cover 3 files that were complete before.", "Embeddings of 1 file, 2 records", "no map of fewer than three rows")
 }
 
-// TestPageOfOtherRuns checks the pages of --report for a run whose outputs allow no map of embeddings, for one with
-// windows, and for a preset.
+// TestPageOfOtherRuns checks the pages of --report for a run whose outputs allow no map of embeddings, for a run with
+// --windows, and for a run with --preset.
 func TestPageOfOtherRuns(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", ">a\nMKVLLIYAASC\n>b\nMKVL\n>c\nMKVLLIYAASCMMMKV\n>d\nMKV\n")
@@ -79,8 +79,8 @@ func TestPageOfOtherRuns(t *testing.T) {
 	wantPage(t, "preset.html", "out/n_identified_nucleotide.fa", "out/n_identified_protein.faa", "s1_chunk_1R1")
 }
 
-// TestPageFlag checks that mistakes with --report are usage errors. If the value is forgotten, the next argument, an
-// input, must not be replaced by the page.
+// TestPageFlag checks that mistakes with --report are usage errors. If the user forgets the value, the page must not
+// replace the next argument, which is an input.
 func TestPageFlag(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", ">a\nMKV\n")
@@ -132,8 +132,8 @@ func TestSample(t *testing.T) {
 			chosen[int(s.values[0])]++
 		}
 	}
-	// Each count is binomial with a mean of 1,000 and a standard deviation of 27. A count differs from the mean by more
-	// than five of these about once in two million.
+	// Each count is binomial with a mean of 1,000 and a standard deviation of 27. It differs from the mean by more than
+	// five standard deviations about once in two million.
 	for i, n := range chosen {
 		if mean := runs * quota / rows; n < mean-5*27 || n > mean+5*27 {
 			t.Errorf("row %d was chosen %d times, want about %d", i, n, mean)

@@ -7,11 +7,11 @@ import (
 	"seqembed/transformer"
 )
 
-// formerTokens is another name of the pooling "tokens", which --pool accepts.
+// formerTokens is a second name of the pooling "tokens" that --pool accepts.
 const formerTokens = "none"
 
-// parsePoolings sets s.poolings from the value of --pool. It returns a usage error for an unknown pooling, and for one
-// that is listed twice.
+// parsePoolings sets s.poolings from the value of --pool. It returns a usage error for an unknown pooling, for a
+// pooling that is listed twice, and for an empty list.
 func (s *settings) parsePoolings() error {
 	known := []transformer.Pooling{transformer.Mean, transformer.Max, transformer.CLS, transformer.Residues, transformer.Tokens}
 	s.poolings = nil
@@ -42,5 +42,5 @@ func joined(list []transformer.Pooling) string {
 	return strings.Join(names, ", ")
 }
 
-// poolingList returns the poolings in the form in which the flag --pool has them.
+// poolingList returns the poolings in the syntax of --pool, such as "mean,max".
 func (s *settings) poolingList() string { return strings.ReplaceAll(joined(s.poolings), " ", "") }

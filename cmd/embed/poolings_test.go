@@ -13,7 +13,7 @@ import (
 	"seqembed/transformer"
 )
 
-// pooledRow is a row of an output with several poolings, which has one row for each record.
+// pooledRow is the row of a record in an output with the poolings mean, max and cls.
 type pooledRow struct {
 	ID   string    `parquet:"id"`
 	Mean []float32 `parquet:"embedding_mean,list"`
@@ -21,7 +21,7 @@ type pooledRow struct {
 	CLS  []float32 `parquet:"embedding_cls,list"`
 }
 
-// residueRow is a row of an output of --pool residues: a residue of a record and its position.
+// residueRow is a row of an output of --pool residues: one residue of a record and its position.
 type residueRow struct {
 	ID        string    `parquet:"id"`
 	Start     int64     `parquet:"start"`
@@ -29,7 +29,7 @@ type residueRow struct {
 	Embedding []float32 `parquet:"embedding,list"`
 }
 
-// TestSeveralPoolings asks for all poolings in one run. Each must have the bits that it has in a computation of its
+// TestSeveralPoolings checks that each pooling has the same bits in a run with all poolings as in a computation of its
 // own.
 func TestSeveralPoolings(t *testing.T) {
 	if testing.Short() {
@@ -66,7 +66,7 @@ func TestSeveralPoolings(t *testing.T) {
 				}
 				tokens = tokens[1:]
 				if position == 0 || (position+1)*dim == len(states) {
-					continue // a special token
+					continue // the first and the last token are special, not residues
 				}
 				if r := residues[0]; r.ID != c.ids[i] || !slices.Equal(r.Embedding, state) || c.model == tiny && (r.Start != int64(position) || r.End != r.Start) {
 					t.Fatalf("%s: record %d, residue %d is %s %d-%d", c.stem, i, position, r.ID, r.Start, r.End)
@@ -87,7 +87,7 @@ func TestSeveralPoolings(t *testing.T) {
 		wantProblem(`dtype_out "fp32", now "fp16"`)
 }
 
-// lastEntry returns the last entry of a manifest.
+// lastEntry returns the last entry of the manifest in a folder.
 func lastEntry(t *testing.T, dir string) (entry store.Entry) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(dir, store.ManifestName))
@@ -123,8 +123,8 @@ func TestFloat16Output(t *testing.T) {
 }
 
 // TestEqualSequencesAreComputedOnce checks records whose sequences are equal after the removal of gaps, truncation and
-// upper-casing. Each row must have the values of its sequence alone. The summary and the manifest must count these
-// records.
+// upper-casing. Each row must have the values of its sequence alone. The summary and the manifest must count the
+// repeated records.
 func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKVLWAALLVTFLAG\n>b\nMAMAMAMA\n>c\nmkvlwa--allvtf\n>d\nMKVLWAALLVTFCCC\n>e\nMKV\n>f\nMAMAMAMA\n")

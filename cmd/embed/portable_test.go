@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cpu"
 )
 
-// portableCPU is a backend that says that only portable kernels compute (those in Go, without assembly) if portable is
-// set.
+// portableCPU is a fake CPU backend. If portable is set, it says that only its portable kernels compute, which are
+// written in Go without assembly.
 type portableCPU struct {
 	kernels.Backend
 	portable bool
@@ -18,8 +18,8 @@ type portableCPU struct {
 func (p portableCPU) Name() string   { return "cpu test" }
 func (p portableCPU) Portable() bool { return p.portable }
 
-// TestPortableKernelsAreWarnedOf checks that there is a warning if only portable kernels compute, and no warning
-// otherwise.
+// TestPortableKernelsAreWarnedOf checks that there is a warning if only portable kernels compute, and no warning if the
+// CPU has kernels in assembly.
 func TestPortableKernelsAreWarnedOf(t *testing.T) {
 	for _, portable := range []bool{true, false} {
 		var out shared
@@ -32,7 +32,7 @@ func TestPortableKernelsAreWarnedOf(t *testing.T) {
 			t.Errorf("portable %v: %q", portable, out.String())
 		}
 	}
-	// Without a fake, the warning depends on this machine's CPU.
+	// With the real backend, the warning depends on the CPU of this machine.
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	r := embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)

@@ -15,9 +15,9 @@ import (
 type preset struct {
 	name      string
 	program   string            // name of the program in messages
-	models    map[string]string // short names of the models that the program can use, by the flags that choose them
+	models    map[string]string // short name of the model that the program can use, by flag: dnabert-model, esm-model
 	chunks    []int             // lengths of chunks in letters that the program supports, the default last
-	maxLength int               // number of letters of a sequence that are embedded
+	maxLength int               // longer sequences are truncated to this number of letters
 }
 
 // virNucPro is the preset for VirNucPro, which averages the first 1,024 residues of a protein.
@@ -25,7 +25,7 @@ var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{30
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
 // presetFlags lists the flags that exclude --preset, because the preset decides about them. The last three are flags of
-// fair-esm's extract.py that stand for others in the list.
+// fair-esm's extract.py, which embed accepts in place of --pool, --layers and --max-length.
 var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein",
 	"include", "repr_layers", "truncation_seq_length"}
 
@@ -63,7 +63,7 @@ func (s *settings) usePreset(p preset) error {
 }
 
 // check returns an error if the program that the preset replaces cannot use the embeddings of a model. The model must
-// have as many layers and columns as the model of that program. A published model must be that model itself.
+// have as many layers and columns as the program's own model. A published model must also have the same name.
 func (p *preset) check(m *model) error {
 	name := p.models[m.flag("model")]
 	want, ok := transformer.Families.Config(name)

@@ -19,7 +19,8 @@ const contigs = ">s1 a description\n" +
 	"ATGGCTAGCAAAGGTAAACGTATTGCAGAACTGAAAGAAGCGATTGAAAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCGGCGAAATAA\n" +
 	">s2\nATGAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCG\n"
 
-// withSmallPreset runs the program with small models in place of those that VirNucPro needs.
+// withSmallPreset runs the program with --preset virnucpro, and with small models in place of those that VirNucPro
+// needs.
 func withSmallPreset(t *testing.T, args ...string) result {
 	t.Helper()
 	m := noGPU
@@ -40,7 +41,7 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// TestPreset runs --preset virnucpro and compares the merged file with embeddings that another run computes of the
+// TestPreset checks that the merged file of --preset virnucpro has the embeddings that another run computes of the
 // preset's FASTA files. A rerun must change nothing, and must make removed and damaged files again.
 func TestPreset(t *testing.T) {
 	workspace(t)
@@ -84,14 +85,16 @@ func TestPreset(t *testing.T) {
 		t.Error("a rerun has changed the folder")
 	}
 	lines := strings.SplitAfter(manifest, "\n")
-	write(t, "out/manifest.jsonl", strings.Join(lines[1:], "")) // as if the run had been killed before its first line
+	// A run that is killed before it writes the first line of the manifest leaves the folder in this state.
+	write(t, "out/manifest.jsonl", strings.Join(lines[1:], ""))
 	withSmallPreset(t, "a.fna").wantCode(exitDone)
 	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
 		t.Errorf("after a line was lost: %s", r.stdout)
 	}
 	isMerge := func(line string) bool { return strings.Contains(line, "_merged.pt") }
 	first := slices.IndexFunc(lines, isMerge)
-	write(t, "out/manifest.jsonl", strings.Join(slices.DeleteFunc(slices.Clone(lines), isMerge), "")+lines[first]) // killed before the last line
+	// A run that is killed before it writes the last line of the manifest leaves the folder in this state.
+	write(t, "out/manifest.jsonl", strings.Join(slices.DeleteFunc(slices.Clone(lines), isMerge), "")+lines[first])
 	withSmallPreset(t, "a.fna").wantCode(exitDone)
 	for i, name := range all[:len(all)-1] {
 		if i%2 == 0 {

@@ -17,9 +17,9 @@ import (
 type presetSurvey struct {
 	*translation
 	tokens   []int64    // number of tokens for each model
-	files    [3]counter // bytes of the FASTA files
-	letters  int64      // of the DNA of all frames
-	complete bool       // whether the merged file is there, made of this input with these settings
+	files    [3]counter // sizes of the FASTA files in bytes
+	letters  int64      // number of letters in the DNA of all frames
+	complete bool       // whether the merged file of this input exists and has these settings
 }
 
 // counter counts the bytes that are written to it.
@@ -107,10 +107,10 @@ func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor)
 // unread reports whether the input can be read only once, so that it was not read.
 func (s *presetSurvey) unread() bool { return s.entry.Input.Modified.IsZero() }
 
-// surveyInput translates an input and counts the tokens of its frames. It counts whole frames: the chunks are shorter
-// than the sequences that the preset truncates.
+// surveyInput translates an input and counts the tokens of its frames. It counts all letters of a frame, because the
+// preset truncates only sequences that are longer than its chunks.
 func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model) (*presetSurvey, error) {
-	_, mixture := c.compare(c.newTranslation(ctx, d)) // whether there are files of another input
+	_, mixture := c.compare(c.newTranslation(ctx, d)) // an error if the folder has files of another input
 	s := &presetSurvey{translation: c.newTranslation(ctx, d), tokens: make([]int64, len(models))}
 	if s.unread() || mixture != nil {
 		return s, mixture
@@ -138,7 +138,7 @@ func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
 	if s.unread() {
 		return fmt.Sprintf("%s: not read, because it can be read only once -> %s and 5 other files", plain(s.Path), plain(s.merged()))
 	}
-	const perHeader = 3 // ">" and two ends of lines
+	const perHeader = 3 // ">", and the ends of the header and of the sequence
 	work := pool.Survey{Records: s.frames, Text: int64(s.files[1]) - s.letters - perHeader*s.frames}
 	size, width := work.Text, 0
 	for _, n := range s.files {
@@ -147,7 +147,7 @@ func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
 	for _, m := range models {
 		size, width = size+m.outputSize(c.settings, work), width+m.config.Hidden
 	}
-	size += s.frames * int64(width) * 4 // the merged file has float32
+	size += s.frames * int64(width) * 4 // the merged file stores float32: 4 bytes a value
 	line := fmt.Sprintf("%s: %s records, %s chunks, %s frames, %s tokens of DNA and %s of proteins -> %s and 5 other files, about %s", plain(s.Path),
 		grouped(s.entry.Records), grouped(s.chunks), grouped(s.frames), grouped(s.tokens[0]), grouped(s.tokens[1]), plain(s.merged()), aboutBytes(size))
 	if s.complete {

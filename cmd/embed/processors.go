@@ -21,17 +21,17 @@ import (
 // cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU. The DNA model and the protein model use it one after the other. It is
-// opened once. After a failure it is opened again for the next model.
+// processor is a GPU, or all threads of the CPU. The DNA model and the protein model use it one after the other. The
+// processor is opened once and, if it fails, again for the next model.
 type processor struct {
 	name    string // name in messages
 	backend string // result of kernels.Backend.Name
 	dtype   string
-	ahead   int // number of batches to start beyond the one that is waited for
+	ahead   int // number of batches to start behind the one that is computed
 	isGPU   bool
 	open    func() (kernels.Backend, error)
-	opened  kernels.Backend // nil until it is opened, and after a failure
-	gone    bool            // it was given up, and must not be opened again
+	opened  kernels.Backend // nil before open is called, and after a failure
+	gone    bool            // whether it was given up and must not be opened again
 
 	reported []string // lines that logProducts has already written
 }
@@ -170,7 +170,7 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 	return ordinals, nil
 }
 
-// onCPU returns the processor for the CPU. If --dtype bf16 is given and the CPU lacks the instructions for it, the
+// onCPU returns the processor for the CPU. If --dtype bf16 is given and the CPU lacks instructions for bfloat16, the
 // processor stores the weights in bfloat16 and computes in float32.
 func (c *command) onCPU() *processor {
 	if c.threads > runtime.GOMAXPROCS(0) { // the user has set --threads above the number that a scheduler gave
@@ -190,11 +190,11 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
-// warnPortable logs a warning if there are no kernels in assembly for this CPU, and slow ones in Go compute.
+// warnPortable logs a warning if there are no kernels in assembly for this CPU, so that slow kernels in Go compute.
 func warnPortable(log *slog.Logger, b kernels.Backend) {
 	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
-		// The figure is that of docs/performance.md.
-		log.Warn("no kernels in assembly for this processor (they need AVX2, AVX-512 or arm64): portable Go computes, some 15 times slower",
+		// docs/performance.md has the measurements: portable Go takes 14 to 20 times as long as AVX-512.
+		log.Warn("no kernels in assembly for this processor (they need AVX2, AVX-512 or arm64): portable Go computes, 14 to 20 times slower",
 			"backend", b.Name())
 	}
 }
@@ -221,18 +221,18 @@ func (p *processor) device(m *model, o *progress) pool.Device {
 	}, Abandon: p.abandon}
 }
 
-// abandon gives up the processor while a call of it may be going on. It does not close the backend: closing might never
-// return, and would free memory that the call uses.
+// abandon gives up the processor while one of its calls may still be running. It does not close the backend: closing
+// might never return, and would free memory that the call uses.
 func (p *processor) abandon() { p.opened, p.gone = nil, true }
 
 // embedder embeds batches with one model on one processor. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
 	model     *transformer.Model
-	budget    int
+	budget    int // number of tokens in a batch
 	processor *processor
 	progress  *progress
-	failed    bool // the device has failed
+	failed    bool // whether the device has failed, so that Close also closes the processor
 }
 
 // budgeter is implemented by backends that can choose the number of tokens in a batch.
@@ -268,9 +268,9 @@ func (e *embedder) open(m *model) error {
 	}
 }
 
-// chooseBudget returns the number of tokens in a batch: that of the flag if it is given, otherwise the number that
-// embed profile has stored, otherwise the default of the device. On a GPU the stored number counts only up to the
-// default, which depends on the free memory.
+// chooseBudget returns the number of tokens in a batch: the value of the flag, the number that embed profile has
+// stored, or the default of the device, in this order. On a GPU a stored number is reduced to the default, which
+// depends on the free memory.
 func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err error) {
 	if m.batch > 0 {
 		return m.batch, nil
@@ -290,7 +290,7 @@ func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err er
 	return tokens, err
 }
 
-// Start starts a batch. If the device fails, Start or the function that it returns sets e.failed.
+// Start starts a batch. finish waits for its results, and sets e.failed if the device fails.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	stop := func() {}
 	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {
@@ -310,7 +310,8 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 // Budget returns the number of tokens in a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the memory of the activations, then that of the weights. If the device has failed, Close closes it, too.
+// Close frees the memory of the activations, then that of the weights. If the device has failed, it closes the
+// processor, too.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
 		e.processor.logProducts(e.progress.log)

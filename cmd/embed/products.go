@@ -11,8 +11,8 @@ import (
 )
 
 // logProducts logs the algorithm of cuBLAS for each shape of matrix product, after a model has run on a device. It
-// leaves out lines that it has logged before. It warns of products that the program's own kernels have computed,
-// because these are slower than cuBLAS. If cuBLAS has computed the same shape in other batches, an embedding may depend
+// leaves out lines that it has logged before. It warns of products that the program's own kernels have computed, which
+// are slower than cuBLAS. If cuBLAS has computed the same shape in other batches, it warns that an embedding may depend
 // on its batch.
 func (p *processor) logProducts(log *slog.Logger) {
 	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
@@ -46,8 +46,8 @@ func (p *processor) logProducts(log *slog.Logger) {
 	}
 }
 
-// logWithoutCublas logs the reason why the first GPU multiplies without cuBLAS, and how much slower that is. The other
-// GPUs are on the same machine and have the same reason. The line is a warning unless the user has turned cuBLAS off.
+// logWithoutCublas logs once, if a GPU multiplies without cuBLAS, the reason and how much slower that is. All GPUs of a
+// machine have the same reason. The line is a warning unless the user has turned cuBLAS off.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })

@@ -35,12 +35,12 @@ Flags: those of embed about models and about compute (embed --help). Of several 
 
 // profiling limits the measurements of embed profile. Tests replace it.
 var profiling = struct {
-	least, most   int           // tokens in a batch
-	time, longest time.Duration // least time of a measurement; time of one after which no larger batch is measured
+	least, most   int           // smallest and largest number of tokens in a batch
+	time, longest time.Duration // least time of a measurement; sweep ends after one that takes over longest
 }{1024, 65536, 3 * time.Second, 30 * time.Second}
 
-// goodRate is the part of the best rate that is good enough. The least number of tokens with such a rate is
-// recommended, because a larger batch takes more memory.
+// goodRate is a share of the best rate. embed profile recommends the smallest batch that reaches it, because a larger
+// batch takes more memory.
 const goodRate = 0.98
 
 // profile is the command "embed profile".
@@ -90,7 +90,7 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	return exitDone, nil
 }
 
-// choose makes the named model the one for its alphabet, as its family's model flag would, and returns the alphabet.
+// choose selects the named model for its alphabet, as --esm-model or --dnabert-model would, and returns the alphabet.
 func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error) {
 	checkpoint, err := openAny(ctx, c, name)
 	if err != nil {
@@ -107,7 +107,7 @@ func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error
 	return checkpoint.Config.Family.Alphabet, nil
 }
 
-// measurement is the speed with one number of tokens in a batch.
+// measurement is the speed for one number of tokens in a batch.
 type measurement struct {
 	tokens int
 	monitor.Device
@@ -124,7 +124,7 @@ type profiler struct {
 func (c profiler) profile(ctx context.Context) error {
 	m, p := c.model, c.on
 	fmt.Fprintf(c.stdout, "%s on %s (%s)\n", m.model, p.name, p.backend)
-	// An error of the file of results is reported before the measurements, which take minutes.
+	// A damaged file of earlier results is reported before the measurements, which take minutes.
 	if _, err := allProfiled(); err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	for tokens, without := e.budget, 0; tokens <= profiling.most && without < 2; tokens *= 2 {
 		batch := randomBatch(tokens)
 		took := time.Now()
-		_, err := e.Start(batch)() // the first batch also compiles
+		_, err := e.Start(batch)() // not measured: the first batch may also compile kernels
 		run := monitor.NewRun()
 		run.Plan(m.model, map[string]int64{})
 		run.Begin()
@@ -207,8 +207,8 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	return list, nil
 }
 
-// measure computes a batch again and again for some seconds, and adds each result to run. As in a run, the next batch
-// is started before a GPU has finished the last one.
+// measure computes a batch again and again, for profiling.time and at least twice, and counts each time in run. As in a
+// run of embed, a GPU is given the next batch before it has finished the previous one.
 func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) (err error) {
 	var inFlight []func() ([][]float32, error)
 	defer func() {
@@ -236,7 +236,7 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 }
 
 // randomBatch returns a batch with the given number of tokens. The sequences have 50 to 500 tokens, except perhaps the
-// last. The ids are those of letters in the vocabulary of every family of models.
+// last. The ids 5 to 23 stand for letters in the vocabulary of every family of models.
 func randomBatch(tokens int) (b kernels.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for left := tokens; left > 0; {

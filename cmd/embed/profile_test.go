@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestProfile checks that embed profile stores a number of tokens in a batch for a model, a kind of device and a type.
-// Later runs must take it, unless a flag gives another one or the memory is too small. A damaged file of results must
-// not keep a run from working.
+// TestProfile checks that embed profile stores a number of tokens in a batch for a model, a kind of device and a
+// --dtype. Later runs must take this number, unless a flag gives another number or the memory is too small. A damaged
+// file of results must not keep a run from working.
 func TestProfile(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	before := profiling
@@ -37,13 +37,13 @@ func TestProfile(t *testing.T) {
 	}
 	budget("", found[1])
 	budget("--esm-batch-size 77", "77")
-	budget("--dtype fp32", "5000") // not measured
+	budget("--dtype fp32", "5000") // the default of the fake GPU: nothing is stored for fp32
 	f.budget = 50
-	budget("", "50") // the number for a GPU with little free memory
+	budget("", "50") // the default of a GPU with little free memory
 	if r := f.embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "embed profile: esm2-tiny on GPU bf16, bf16: "+found[1]+" tokens") {
 		t.Errorf("embed devices:\n%s", r.stdout)
 	}
-	f.memory = 300 // enough for one batch of 256, not for two
+	f.memory = 300 // in tokens: enough for one batch of 256, not for two
 	if r := f.embed(t, "profile "+tiny).wantCode(0); !strings.Contains(r.stdout, " 128 ") || strings.Contains(r.stdout, " 256 ") {
 		t.Errorf("little memory:\n%s", r.stdout)
 	}

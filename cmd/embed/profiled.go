@@ -14,14 +14,14 @@ import (
 
 // profiled is the number of tokens in a batch that embed profile has recommended for a model on a kind of device.
 type profiled struct {
-	Model           string `json:"model"` // name of the model in the names of outputs
+	Model           string `json:"model"` // short name, as in the names of outputs
 	Backend         string `json:"backend"`
 	DType           string `json:"dtype"`
 	Tokens          int    `json:"tokens"`
 	TokensPerSecond int64  `json:"tokens_per_second"`
 }
 
-// same reports whether both are about the same model, kind of device and type.
+// same reports whether p and q are about the same model, kind of device and type of matrix products.
 func (p profiled) same(q profiled) bool {
 	return p.Model == q.Model && p.Backend == q.Backend && p.DType == q.DType
 }
@@ -60,7 +60,7 @@ func allProfiled() (list []profiled, err error) {
 }
 
 // findProfiled returns the number of tokens in a batch that embed profile has stored for a model, a kind of device and
-// a type of matrix products, or 0 if there is none.
+// a type of matrix products. It returns 0 if no valid number is stored.
 func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	list, err := allProfiled()
 	i := slices.IndexFunc(list, profiled{Model: model, Backend: backend, DType: dtype}.same)
@@ -70,8 +70,8 @@ func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	return list[i].Tokens, nil
 }
 
-// setProfiled adds a result to the file of embed profile, in place of an earlier one of the same model, device and
-// type.
+// setProfiled adds a result to the file of embed profile. It replaces an earlier result for the same model, kind of
+// device and type of matrix products.
 func setProfiled(p profiled) error {
 	list, err := allProfiled()
 	if err != nil {
@@ -96,7 +96,7 @@ func setProfiled(p profiled) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) // fails, which does not matter, once the file is renamed
+	defer os.Remove(temporary.Name()) // does nothing after the rename
 	_, err = temporary.Write(append(content, '\n'))
 	if err = cmp.Or(err, temporary.Close()); err != nil {
 		return err

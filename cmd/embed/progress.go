@@ -28,17 +28,17 @@ type progress struct {
 	*observations
 	settings  *settings
 	log       *slog.Logger
-	screen    *monitor.Screen // the log writes to it
+	screen    *monitor.Screen // shows the log and the dashboard
 	dashboard bool            // whether the screen may show a dashboard
 
 	tally tally
 
-	continued atomic.Bool // whether the results of some records are those of an earlier run
+	continued atomic.Bool // whether an earlier run has computed the results of some records
 
 	mu     sync.Mutex
 	closed bool
-	ends   []func()          // called by close, the last one first
-	pci    map[string]string // addresses of GPUs by the names of devices
+	ends   []func()          // close calls them, the last one first
+	pci    map[string]string // addresses of GPUs on the PCI bus, by the name of the device
 	config transformer.Config
 	flops  float64       // FLOPs of all batches of the present model
 	busy   time.Duration // time of all batches of the present model, added over all devices
@@ -95,12 +95,12 @@ func (p *progress) plan(on machine, models []*model, processors []*processor) {
 	p.show(func() (stop func()) { return on.watchSensors(slices.Compact(addresses), p.Sample) })
 }
 
-// show begins to show the progress, as a dashboard or in log lines. It also calls watch, which begins to read sensors.
-// close calls the function stop that watch returns.
+// show begins to show the progress, as a dashboard or in log lines. It also calls watch, which begins to read sensors
+// and returns stop. close calls stop.
 func (p *progress) show(watch func() (stop func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed { // an interruption came first
+	if p.closed { // close was called before, after an interruption
 		return
 	}
 	p.ends = append(p.ends, watch())
@@ -126,7 +126,8 @@ func (p *progress) show(watch func() (stop func())) {
 	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
 }
 
-// dashboardLines returns the dashboard. Names are escaped before they are laid out, because that makes them longer.
+// dashboardLines returns the lines of the dashboard. It escapes names before it lays out the lines, because escaped
+// names are longer.
 func dashboardLines(s monitor.Snapshot, width int) []string {
 	for i := range s.Models {
 		m := &s.Models[i]
@@ -138,7 +139,8 @@ func dashboardLines(s monitor.Snapshot, width int) []string {
 	return s.Lines(width)
 }
 
-// close removes the dashboard. Calling it again has no effect. It returns when the terminal is free for other lines.
+// close ends the dashboard or the log lines about the progress, and returns when the terminal is free for other lines.
+// A second call has no effect.
 func (p *progress) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,7 +159,7 @@ func (p *progress) interrupted() {
 	p.log.Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// tell logs the progress: of each model that computes, or in JSON of the whole run.
+// tell logs the progress: a line for each model that is computing or, in a JSON log, one line for the whole run.
 func (p *progress) tell() {
 	s := p.Snapshot()
 	if p.settings.logFormat == "json" {
@@ -186,13 +188,13 @@ func (p *progress) DeviceOpening(device string) {
 	p.Run.DeviceOpening(device, p.pci[device])
 }
 
-// DeviceReady logs how long loading took.
+// DeviceReady logs how long a device took to load the weights.
 func (p *progress) DeviceReady(device string, took time.Duration) {
 	p.log.Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
 	p.Run.DeviceReady(device)
 }
 
-// DeviceLost logs a warning that the other devices continue alone.
+// DeviceLost logs a warning that a device is lost and the other devices continue.
 func (p *progress) DeviceLost(device string, err error) {
 	p.Run.DeviceLost(device)
 	p.log.Warn("the device is lost, the other devices continue", "device", device, "error", oneLine(err))
@@ -209,7 +211,7 @@ func (p *progress) FileContinued(path string, records int64) {
 	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
 }
 
-// PartsDropped logs a warning that results of an unfinished output were dropped, and the reason.
+// PartsDropped logs a warning that stored results of an unfinished output were dropped, and the reason.
 func (p *progress) PartsDropped(path string, reason error) {
 	p.log.Warn("results of an output under construction were dropped; they are computed again if a run needs them", "input", path,
 		"reason", oneLine(reason))
@@ -223,13 +225,12 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy += b.Took
-	// The sequences of a batch have similar lengths, so the sequence of mean length is a good estimate for each of
-	// them.
+	// The sequences of a batch have similar lengths, so the mean length stands for all of them.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
 
-// LongRecord logs a long record and the time that it will take. The time follows from the rate of the run so far or, if
-// there were no batches yet, from a short trial batch (see pool.LongRecord).
+// LongRecord logs a long record and the time that it will take. The time follows from the rate of the run so far or,
+// before the first batch, from a short trial batch (see pool.LongRecord).
 func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
 	flops, took := p.flops, p.busy
@@ -264,13 +265,13 @@ func (p *progress) watch(device string, done func() float64) (stop func()) {
 	return func() { p.Inside(device, nil) }
 }
 
-// BudgetHalved logs a warning that batches get smaller.
+// BudgetHalved logs a warning that a device ran out of memory and its batches get smaller.
 func (p *progress) BudgetHalved(device string, tokens int, err error) {
 	p.Halved(device, tokens)
 	p.log.Warn("out of memory: batches get smaller", "device", device, "tokens", tokens, "error", oneLine(err))
 }
 
-// RecordSkipped logs a warning with the reason.
+// RecordSkipped logs a warning that names a skipped record and the reason.
 func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 	p.log.Warn("record skipped", "input", path, "record", id, "line", line, "error", oneLine(err))
 }
@@ -310,7 +311,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	}
 }
 
-// FileFailed counts a failed file and logs its error, with the flags that help.
+// FileFailed counts a failed file and logs its error, with the flags that avoid the error.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
 	p.tally.add(totals{Failed: 1})

@@ -99,11 +99,11 @@ func TestDashboardUnderLoad(t *testing.T) {
 	if m := p.Snapshot().Models[0]; m.FilesDone != 4 || m.Percent != 100 || m.Tokens != 20_000 || m.Skipped != 8 || len(m.Devices) != 4 {
 		t.Errorf("%+v", m)
 	}
-	p.close() // must do nothing the second time
+	p.close() // must do nothing: the goroutine above has called it
 }
 
 // TestInterruptionRemovesTheDashboard checks that nothing is drawn after an interruption, because the process may end
-// then without notice.
+// at any moment.
 func TestInterruptionRemovesTheDashboard(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true, 1000)
@@ -155,7 +155,7 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	p.LongRecord(long)
 	work := tinyConfig.FLOPs(100_000)
 	want(time.Duration(work / tinyConfig.FLOPs(2000) * 1e9))
-	// The rate so far: ten sequences of 50 tokens in 100 ms.
+	// The rate of the run so far is ten sequences of 50 tokens in 100 ms.
 	p.BatchDone(pool.Batch{Path: "f0", Sequences: 10, Tokens: 500, Took: 100 * time.Millisecond})
 	p.LongRecord(long)
 	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
@@ -247,7 +247,8 @@ func TestColors(t *testing.T) {
 	}
 }
 
-// TestOverflowsAreWarnedOf checks that a line gives the number of values that float16 cannot hold, if there are any.
+// TestOverflowsAreWarnedOf checks that a log line gives the number of values that float16 cannot hold. Without such
+// values there must be no line.
 func TestOverflowsAreWarnedOf(t *testing.T) {
 	for overflows, want := range map[int64]bool{0: false, 3: true} {
 		out := &shared{}

@@ -82,7 +82,7 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	return c.openModel(a)
 }
 
-// openAny opens the checkpoint of a model of any family, and downloads the model if it is not on this machine.
+// openAny opens the checkpoint of a model of any family. It downloads the model if it is not on this machine.
 func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpoint, error) {
 	checkpoint, err := transformer.Families.Open(name)
 	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
@@ -97,8 +97,8 @@ func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpo
 	return checkpoint, nil
 }
 
-// pullMissing downloads a model that is not in the cache, as err says. If the network is forbidden, the error names the
-// flags that forbid it, and the command that downloads the model elsewhere.
+// pullMissing downloads the model that is not in the cache according to err. If the network is forbidden, the error
+// names the flags that forbid it, and the command that downloads the model on another machine.
 func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, err error, flags string) error {
 	if c.offline || c.dryRun || hub.Offline() {
 		return fmt.Errorf("%w; %s or HF_HUB_OFFLINE forbids the network: %s", err, flags, elsewhere(missing.ID, missing.Revision))
@@ -114,7 +114,7 @@ func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, er
 // log lines.
 type download struct {
 	log       *slog.Logger
-	screen    *monitor.Screen // the log writes to it
+	screen    *monitor.Screen // shows the log and the bar
 	dashboard bool            // whether the screen may show a bar
 
 	told    time.Time // time of the last log line
@@ -129,7 +129,7 @@ type transfer struct {
 	done        atomic.Int64 // number of bytes in the file so far
 }
 
-// lines returns the bar, or nothing before the first file.
+// lines returns the progress bar of the present file, or nothing before the first file.
 func (d *download) lines(width int) []string {
 	t := d.present.Load()
 	if t == nil {
@@ -141,13 +141,13 @@ func (d *download) lines(width int) []string {
 		fmt.Sprintf("%.0f MB/s", t.rate(done)/1e6), monitor.Bar(percent))}
 }
 
-// rate returns the mean speed of this download in bytes per second, when the file has grown to done bytes. Bytes that
-// were there before the download began do not count.
+// rate returns the mean speed of this download in bytes per second, when the file has grown to done bytes. Bytes of an
+// earlier, interrupted download do not count.
 func (t *transfer) rate(done int64) float64 {
 	return float64(done-t.first) / max(1e-3, time.Since(t.began).Seconds())
 }
 
-// pull downloads a model and returns the folder of its snapshot.
+// pull downloads a model and returns the folder of its files in the cache.
 func (d *download) pull(ctx context.Context, id, revision string) (folder string, err error) {
 	client, err := hub.FromEnvironment()
 	if err != nil {

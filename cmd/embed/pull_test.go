@@ -74,8 +74,8 @@ func TestPullCommand(t *testing.T) {
 	embed(t, "pull", "esm2-8m").wantCode(exitDone)
 }
 
-// TestFirstUse checks that a run downloads the model that it needs, that later runs do not, and that the manifest names
-// the commit of the model.
+// TestFirstUse checks that a run downloads the model that it needs, that later runs do not download it again, and that
+// the manifest names the commit of the model.
 func TestFirstUse(t *testing.T) {
 	h, _ := localHub(t)
 	write(t, "p.faa", proteinFile)
@@ -106,7 +106,7 @@ func TestFirstUse(t *testing.T) {
 func TestInterruptedPull(t *testing.T) {
 	h, snapshot := localHub(t)
 	write(t, "p.faa", proteinFile)
-	h.Set(func() { h.Garbage = true }) // zeros instead of the weights; config.json arrives as it is
+	h.Set(func() { h.Garbage = true }) // the hub sends zeros instead of the weights, and a good config.json
 	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitNothing).wantProblem("damaged", "model.safetensors")
 	if _, err := os.Stat(filepath.Join(snapshot, "config.json")); err != nil {
 		t.Errorf("the test proves nothing: %v", err)
@@ -115,8 +115,8 @@ func TestInterruptedPull(t *testing.T) {
 	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitDone)
 }
 
-// TestBarOfADownload checks the progress bar of a file that is being downloaded. Bytes that were there before count as
-// done, but not in the rate.
+// TestBarOfADownload checks the progress bar of a file that is being downloaded. Bytes of an earlier, interrupted
+// download count as done, but not in the rate.
 func TestBarOfADownload(t *testing.T) {
 	d := &download{dashboard: true}
 	if lines := d.lines(80); len(lines) != 0 {

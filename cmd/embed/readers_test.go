@@ -55,7 +55,7 @@ func parquetFile(t testing.TB, path string) *parquet.File {
 	return f
 }
 
-// readNpy reads a float32 array and the list of ids for it.
+// readNpy reads a float32 array from one file and the ids of its rows from another.
 func readNpy(t testing.TB, array, list string) (ids []string, rows [][]float32) {
 	t.Helper()
 	content, err := os.ReadFile(array)
@@ -115,7 +115,7 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 	return tensors, header.Metadata
 }
 
-// readTorch reads a file as torch.load does.
+// readTorch reads a file of PyTorch, as torch.load does.
 func readTorch(t testing.TB, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
@@ -126,7 +126,7 @@ func readTorch(t testing.TB, path string) map[any]any {
 	return value.(map[any]any)
 }
 
-// reference embeds one sequence alone, without package pool. It returns a matrix for each layer.
+// reference embeds one sequence alone, without package pool. It returns the values of each layer.
 func reference(t testing.TB, model, seq string, pooling transformer.Pooling, layers ...int) [][]float32 {
 	t.Helper()
 	checkpoint, err := transformer.Families.Open(model)

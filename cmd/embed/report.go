@@ -34,7 +34,7 @@ type totals struct {
 	Skipped   int64 `json:"records_skipped"`
 }
 
-// tally counts files while several goroutines finish them.
+// tally adds up totals while several goroutines finish files.
 type tally struct {
 	mu sync.Mutex
 	n  totals
@@ -55,8 +55,8 @@ func (t *tally) total() totals {
 }
 
 // close logs the error of the run if there is one, and in a JSON log the event "run ended". It writes report.json if
-// the run has computed anything. code and err are those of the whole run. If an interrupted run does not end in time,
-// close is called while the run goes on. Calling it again has no effect.
+// the run has computed anything. code and err are the exit code and the error of the whole run. If an interrupted run
+// does not end in time, close is called while the run goes on. A second call has no effect.
 func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
 
 // newReport returns the report of a run that ends now.
@@ -65,7 +65,7 @@ func newReport(c *command, code int, err error) report {
 	began := now.Add(-time.Duration(float64(state.Elapsed) * float64(time.Second)))
 	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code, totals: c.progress.tally.total(), Snapshot: state}
 	if errors.Is(err, pool.ErrFolderGone) {
-		r.totals = totals{} // the outputs are gone, too
+		r.totals = totals{} // the counted outputs are gone with the folder
 	}
 	if err != nil {
 		r.Error = oneLine(err)

@@ -19,7 +19,7 @@ var taskVariables = []struct {
 	first int
 }{{"SLURM_ARRAY_TASK_ID", 1}, {"JOB_COMPLETION_INDEX", 0}, {"AWS_BATCH_JOB_ARRAY_INDEX", 0}}
 
-// parseShard parses --shard and --shards.
+// parseShard sets s.shard from --shard and --shards.
 func (s *settings) parseShard() error {
 	switch {
 	case s.shardText == "" && s.given("shards"):
@@ -43,8 +43,9 @@ func (s *settings) parseShard() error {
 	return nil
 }
 
-// findShard sets the number of the shard for --shard auto, from the variables of the scheduler. The number of all
-// shards is never taken from there, because some tasks of an array may be submitted again without the others.
+// findShard sets s.shard for --shard auto. The number of this shard comes from a variable of the scheduler, and the
+// number of all shards from --shards. A scheduler's own number of tasks would be wrong if some tasks are submitted
+// again without the others.
 func (s *settings) findShard() error {
 	if s.shards < 1 || s.shards > maxShards {
 		return usagef("--shard auto needs --shards N, the number of all shards")

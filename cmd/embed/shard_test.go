@@ -30,8 +30,8 @@ func sameFolders(t *testing.T, a, b string) {
 	}
 }
 
-// TestShardsOfBothModels divides files of DNA and of proteins into shards. embed merge must join them to the outputs of
-// one run, and a run without --shard must find these complete.
+// TestShardsOfBothModels checks that embed merge joins shards of DNA and protein files to the outputs of one run. A run
+// without --shard must find the joined outputs complete.
 func TestShardsOfBothModels(t *testing.T) {
 	workspace(t)
 	write(t, "in/sub/p.faa", manyProteins("p", 60))

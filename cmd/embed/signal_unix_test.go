@@ -39,14 +39,15 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// TestSignal checks that SIGINT and SIGTERM end a run soon. Complete outputs and the results of an incomplete one
-// (.parts) must remain, and the same command must complete the run.
+// TestSignal checks that SIGINT and SIGTERM end a run soon. Complete outputs must remain, and so must the results of an
+// incomplete output in its .parts file. The same command must complete the run.
 func TestSignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			workspace(t)
-			// The larger file is first. Each record of the second is a batch and a line in the log. There are more
-			// lines than fit in a pipe, so the run cannot end before the test reads the first one.
+			// The run begins with the first file, which is larger. Each record of the second file is a batch and a line
+			// in the log. There are more lines than fit in a pipe, so the run cannot end before the test has read some
+			// of them.
 			const records = 2000
 			write(t, "first.faa", manyProteins("a", 30)+strings.Repeat("\n", 200_000))
 			write(t, "second.faa", manyProteins("b", records))
@@ -88,7 +89,8 @@ func TestSignal(t *testing.T) {
 }
 
 // TestDiskThatFillsUp checks that an output that does not fit on the disk fails with one line, and that the other
-// outputs are written. Neither a partial nor a temporary file may be left.
+// outputs are written. Neither an incomplete nor a temporary file may be left. A limit of the file size takes the place
+// of a full disk.
 func TestDiskThatFillsUp(t *testing.T) {
 	for _, format := range store.Formats() {
 		format := string(format)
@@ -98,7 +100,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 			write(t, "large.faa", manyProteins("x", 150)+">long\n"+strings.Repeat("MKVLA", 200)+"\n")
 			args := []string{"--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa"}
 			size := "20000"
-			if format == string(store.Pt) { // it has a file for each record, and only this one is large
+			if format == string(store.Pt) { // a file for each record: only the last exceeds the limit
 				size = "100000"
 				args = append(args, "--pool", "residues")
 			}
@@ -116,7 +118,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 				}
 			}
 
-			// When there is room again, the same command completes the run.
+			// Without the limit, the same command completes the run.
 			embed(t, args...).wantCode(0)
 		})
 	}
@@ -155,11 +157,11 @@ func TestDiskThatIsFull(t *testing.T) {
 }
 
 // TestKilledShard kills a run of a shard while it computes batches. The same command must complete the shard, and the
-// merged output must be that of one run.
+// merged output must have the bytes of a run without shards.
 func TestKilledShard(t *testing.T) {
 	workspace(t)
 	// Each record is a batch and a line in the log, which names the file. The lines do not fit in a pipe, so the shard
-	// cannot end before the test reads the first one.
+	// cannot end before the test has read some of them.
 	path := write(t, strings.Repeat("p", 150)+".faa", manyProteins("p", 1000))
 	embed(t, "--esm-model", tiny, "-o", "one", path).wantCode(0)
 	args := []string{"-v", "--esm-model", tiny, "--shard", "2/2", "-o", "b", path}
@@ -174,7 +176,7 @@ func TestKilledShard(t *testing.T) {
 	}
 	for lines := bufio.NewScanner(pipe); lines.Scan(); {
 		if strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), path) {
-			_ = cmd.Process.Kill() // fails after the first time
+			_ = cmd.Process.Kill() // an error means that the process is already killed
 		}
 	}
 	var none strings.Builder

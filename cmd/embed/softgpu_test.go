@@ -16,7 +16,7 @@ import (
 )
 
 // onSoftwareGPU returns the environment in which a child process finds a software GPU, a CUDA driver that runs kernels
-// on the CPU. It skips the test in short mode, and if there is no C++ compiler, which CI has.
+// on the CPU. It skips the test in short mode and, except in CI, without a C++ compiler.
 func onSoftwareGPU(t *testing.T) []string {
 	t.Helper()
 	if testing.Short() {
@@ -68,7 +68,7 @@ func samples(t *testing.T) {
 	}
 }
 
-// outputs reads every output of a folder.
+// outputs returns the contents of all Parquet files in a folder, by name.
 func outputs(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(folder, "*.parquet"))
@@ -86,7 +86,7 @@ func outputs(t *testing.T, folder string) map[string]string {
 	return all
 }
 
-// sameOutputs fails the test unless two folders contain the same bytes.
+// sameOutputs fails the test unless two folders, as read by outputs, have the same files with the same bytes.
 func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	t.Helper()
 	if len(want) != len(got) {
@@ -99,8 +99,8 @@ func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	}
 }
 
-// TestGPUsShareFiles checks that four GPUs, and one GPU that is opened twice, write the same bytes as one GPU, although
-// the order of the work differs.
+// TestGPUsShareFiles checks that four GPUs, and one GPU that --gpus names twice, write the same bytes as one GPU,
+// although the order of the work differs.
 func TestGPUsShareFiles(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -128,7 +128,7 @@ func TestGPUsShareFiles(t *testing.T) {
 	}
 }
 
-// TestOldGPU checks that a GPU that is too old is named and skipped, and that another one computes.
+// TestOldGPU checks that a GPU that is too old is named and skipped, and that the run computes on another GPU.
 func TestOldGPU(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=sm_75,sm_90")
 	r := embedOn(t, gpu, "devices").wantCode(0)
@@ -145,8 +145,8 @@ func TestOldGPU(t *testing.T) {
 	}
 }
 
-// TestFaultsOfDevices makes calls of the GPU driver fail. A run must then end with complete outputs of the right bytes
-// or name the failure, and the same command must complete it.
+// TestFaultsOfDevices makes calls of the GPU driver fail. All outputs that are written must have the right bytes, the
+// exit code must say whether outputs are missing, and the same command must then complete the run.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -180,7 +180,7 @@ func TestFaultsOfDevices(t *testing.T) {
 		return r
 	}
 	codes := map[string]int{}
-	for n := 1; n <= 90; n += 10 + n/3 { // weights, tables, workspace and activations are about 80 allocations
+	for n := 1; n <= 90; n += 10 + n/3 { // a run makes about 80 allocations of GPU memory
 		codes[fmt.Sprint("alloc ", check(fmt.Sprint("alloc:", n), "0").code)]++
 	}
 	for _, n := range []int{1, 70} {
@@ -199,7 +199,7 @@ func TestFaultsOfDevices(t *testing.T) {
 }
 
 // TestGPUThatHangs checks that a device whose kernel never ends is given up. Another device must continue its work. If
-// there is none, the run must end with an error that names --stall-timeout.
+// there is no other device, the run must end with an error that names --stall-timeout.
 func TestGPUThatHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=2", "SOFTGPU_FAULT=hang:70")
 	workspace(t)
@@ -207,7 +207,7 @@ func TestGPUThatHangs(t *testing.T) {
 	args := []string{"--esm-batch-size", "200", "--esm-model", tiny, "samples/proteins0.faa", "samples/proteins1.faa", "samples/proteins2.faa"}
 	embedOn(t, gpu[:1], append(args, "--gpus", "0", "-o", "want")...).wantCode(0)
 	want := outputs(t, "want")
-	// SOFTGPU_SEED says when the software GPU runs the kernel: at the launch with 0, later with 1.
+	// With SOFTGPU_SEED=0 the software GPU runs a kernel at its launch, with 1 at a later call.
 	r := embedOn(t, append(gpu, "SOFTGPU_SEED=0"), append(args, "--gpus", "0,1", "--stall-timeout", "6s", "-o", "two")...).wantCode(0)
 	if !strings.Contains(r.stderr, "the device is lost, the other devices continue") || !strings.Contains(r.stderr, "no progress for 6s") {
 		t.Errorf("no device is lost:\n%s", r.stderr)
@@ -222,7 +222,7 @@ func TestGPUThatHangs(t *testing.T) {
 }
 
 // TestDriverWithoutFunction checks a driver that lacks a function that the program needs. It must be an error if --gpus
-// names a GPU; otherwise the CPU must compute, and the log must name the function.
+// names a GPU. Without --gpus the CPU must compute, and the log must name the function.
 func TestDriverWithoutFunction(t *testing.T) {
 	onSoftwareGPU(t)
 	committed, err := softgpu.Committed()
@@ -251,7 +251,7 @@ func TestSignalWhileAKernelHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
 	workspace(t)
 	samples(t)
-	for _, seed := range []string{"0", "1"} { // with 0 the kernel runs at its launch, with 1 later
+	for _, seed := range []string{"0", "1"} { // with 0 the kernel runs at its launch, with 1 at a later call
 		cmd, log := running(t, nil, append(gpu, "SOFTGPU_SEED="+seed), "--gpus", "0", "--esm-model", tiny, "-o", "out"+seed, "samples/proteins1.faa")
 		log.await(t, "hangs, as SOFTGPU_FAULT says")
 		send(t, cmd, syscall.SIGTERM)

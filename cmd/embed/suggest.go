@@ -24,7 +24,7 @@ const (
 )
 
 // similar returns the known names at the least distance from a word. If all are too distant, it returns the names that
-// begin or end with the word, and those with which the word begins.
+// begin or end with the word, and the names with which the word begins.
 func similar(word string, known []string) (list []string) {
 	word = plainName(word)
 	least := max(1, len(word)/4) // names at a greater distance are not similar
@@ -51,7 +51,7 @@ func similar(word string, known []string) (list []string) {
 // plainName returns a name in the form in which names are compared: in lower case, with hyphens instead of underscores.
 func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// distance returns the number of mistakes that turn a into b. A mistake inserts, deletes or replaces a letter, or
+// distance returns the least number of mistakes that turn a into b. A mistake inserts, deletes or replaces a letter, or
 // exchanges two neighbouring letters.
 func distance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)

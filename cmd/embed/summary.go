@@ -10,8 +10,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// summaryLines is the maximum number of finished files that the summary names, and of files that were complete before.
-// It is small so that the first line of the summary stays visible on a terminal. Failed files are all named.
+// summaryLines is the maximum number of finished files that the summary names, and also of files that were complete
+// before the run. It is small so that the first line of the summary stays visible on a terminal. Failed files are all
+// named.
 const summaryLines = 20
 
 // printSummary prints the result of the run on standard output.
@@ -23,7 +24,7 @@ func (c *command) printSummary() {
 	w, state := c.stdout, c.progress.Snapshot()
 	if len(t.Files) > 0 {
 		took, tokens, now := t.Finished.Sub(t.Started), t.Tokens, ""
-		if c.progress.continued.Load() { // the tokens of an earlier run took no time
+		if c.progress.continued.Load() { // tokens of an earlier run do not count for the speed
 			tokens = state.ComputedTokens()
 			now = fmt.Sprintf(", %s of them computed now,", grouped(tokens))
 		}

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestSummaryOfManyFiles checks that the summary names at most summaryLines files and gives the number of the others.
+// TestSummaryOfManyFiles checks that the summary names at most summaryLines files and gives the number of the files
+// that it does not name.
 func TestSummaryOfManyFiles(t *testing.T) {
 	workspace(t)
 	args := []string{"--esm-model", tiny, "-o", "out"}

@@ -11,8 +11,8 @@ import (
 	"seqembed/pool"
 )
 
-// inspectFile prints what the values of an output file look like. The exit code is exitSome if something is wrong with
-// them.
+// inspectFile prints counts of an output file, such as its rows and NaN values. The exit code is exitSome if ids are
+// repeated, or if values are NaN, infinite, or the same in a whole row.
 func inspectFile(ctx context.Context, path string, asJSON bool, w io.Writer) (code int, err error) {
 	t, err := openAnyTable(ctx, path)
 	switch {
@@ -48,7 +48,7 @@ func inspectFile(ctx context.Context, path string, asJSON bool, w io.Writer) (co
 	return exitDone, nil
 }
 
-// stopOnInterrupt makes the reading of a table end when ctx ends.
+// stopOnInterrupt makes t.Read, which reads the rows of a table, return an error once ctx has ended.
 func stopOnInterrupt(ctx context.Context, t *store.Table) {
 	read := t.Read
 	t.Read = func(yield func(*store.Row) error) error {

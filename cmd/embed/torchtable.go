@@ -18,8 +18,8 @@ import (
 // layer.
 var recordKeys = []string{"representations", "mean_representations", "bos_representations"}
 
-// openAnyTable opens an output file to inspect it: one that store.OpenTable reads, or one of torch.save (see
-// openTorchTable).
+// openAnyTable opens an output file as a table. PyTorch files in layouts that store.OpenTable does not read are opened
+// by openTorchTable.
 func openAnyTable(ctx context.Context, path string) (*store.Table, error) {
 	t, err := store.OpenTable(path)
 	if !errors.Is(err, store.ErrForeignPt) {
@@ -28,16 +28,15 @@ func openAnyTable(ctx context.Context, path string) (*store.Table, error) {
 	return openTorchTable(ctx, path)
 }
 
-// torchTable is the content of a file of torch.save as a table. values has a function for each column, which returns
-// the values of a record.
+// torchTable is the content of a PyTorch file as a table.
 type torchTable struct {
 	*store.Table
 	ids    []string
-	values []func(record int) ([]float32, error) // by column
+	values []func(record int) ([]float32, error) // by column: a function that returns the values of a record
 }
 
-// openTorchTable opens a file of torch.save in the layout of VirNucPro, or in that of fair-esm's extract.py, with one
-// record. The pickle that describes the tensors must not exceed the limits of package weights.
+// openTorchTable opens a PyTorch file in a layout of VirNucPro or of fair-esm's extract.py. The pickle that describes
+// the tensors must not exceed the limits of package weights.
 func openTorchTable(ctx context.Context, path string) (*store.Table, error) {
 	if err := checkZip(ctx, path); err != nil {
 		return nil, fmt.Errorf("%s %w: %w", path, store.ErrNoTable, err)
@@ -65,7 +64,7 @@ func openTorchTable(ctx context.Context, path string) (*store.Table, error) {
 	return t.Table, nil
 }
 
-// checkZip reads a zip file and returns an error if an entry does not have its checksum, or if ctx ends.
+// checkZip reads a zip file and returns an error if an entry does not match its checksum, or if ctx ends.
 func checkZip(ctx context.Context, path string) error {
 	archive, err := zip.OpenReader(path)
 	if err != nil {
@@ -106,8 +105,8 @@ func (t *torchTable) read(yield func(*store.Row) error) error {
 	return nil
 }
 
-// add adds a column. values returns the values of a record. example is one of the tensors with these values; its type
-// and its last dimension are those of the column.
+// add adds a column with a name. The function values returns the column's values of a record. example is one of the
+// tensors with such values; the column has its type and its last dimension.
 func (t *torchTable) add(name string, example *weights.Tensor, values func(record int) ([]float32, error)) error {
 	shape := example.Shape()
 	if len(shape) < 1 || len(shape) > 2 || shape[len(shape)-1] == 0 {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// changeZip writes a copy of a zip file in which the content of each entry is what change returns for it.
+// changeZip writes a copy of a zip file. The function change returns the new content of each entry.
 func changeZip(t *testing.T, from, to string, change func(name string, content []byte) []byte) {
 	t.Helper()
 	in, err := zip.OpenReader(from)
@@ -96,8 +96,8 @@ func TestInspectRecordOfPt(t *testing.T) {
 	embed(t, "convert", "p.faa", "x.pt").wantCode(exitUsage).wantProblem("x.pt", "extension")
 }
 
-// TestInspectVirNucPro checks that embed inspect reads the three .pt files of --preset virnucpro, and says the same of
-// each after a conversion to h5.
+// TestInspectVirNucPro checks that embed inspect reads the three .pt files of --preset virnucpro, and prints the same
+// counts of each after its conversion to h5.
 func TestInspectVirNucPro(t *testing.T) {
 	workspace(t)
 	write(t, "n.fna", contigs)

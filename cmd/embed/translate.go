@@ -59,7 +59,7 @@ func translateCommand(ctx context.Context, _ machine, args, environ []string, st
 	s := &translateFlags{}
 	flags := pflag.NewFlagSet("embed translate", pflag.ContinueOnError)
 	s.declare(flags)
-	// The environment does not count: EMBED_OUT and the other variables are for the command embed itself.
+	// The environment is not read: EMBED_OUT and the other variables are for the command embed itself.
 	inputs, helped, err := parseSubcommand(flags, translateUsage, maxArguments, args, nil, stdout)
 	if err != nil || helped {
 		return exitCode(err, 0, 0), err

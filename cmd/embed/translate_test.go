@@ -11,12 +11,13 @@ func TestTranslateCommand(t *testing.T) {
 	write(t, "a.fna", ">s1 text\nATGGCCTGAACC\n>s2\nATG-GCC\n")
 	frames := ">s1_F1\nMA*T\n>s1_F2\nWPE\n>s1_F3\nGLN\n>s1_R1\nGSGH\n>s1_R2\nVQA\n>s1_R3\nFRP\n"
 	orfs := ">s1_orf1 F1 1-6\nMA\n>s1_orf2 F2 2-10\nWPE\n>s1_orf3 F3 3-11\nGLN\n>s1_orf4 R1 1-12\nGSGH\n>s1_orf5 R2 3-11\nVQA\n>s1_orf6 R3 2-10\nFRP\n"
+	// With --start, the open reading frame in F3 of s1 begins at CTG, which is also a start codon of the genetic code.
 	for args, want := range map[string]string{
 		"--on-bad-record skip a.fna":                               frames,
 		"--on-bad-record skip --code 4 --min-length 4 a.fna":       ">s1_F1\nMAWT\n>s1_R1\nGSGH\n",
 		"--on-bad-record skip --orfs --min-length 2 a.fna":         orfs,
 		"--on-bad-record skip --orfs a.fna":                        "",
-		"--on-bad-record skip --orfs --start --min-length 2 a.fna": ">s1_orf1 F1 1-6\nMA\n>s1_orf2 F3 6-11\nMN\n", // CTG
+		"--on-bad-record skip --orfs --start --min-length 2 a.fna": ">s1_orf1 F1 1-6\nMA\n>s1_orf2 F3 6-11\nMN\n",
 		"--gaps remove --min-length 4 a.fna":                       ">s1_F1\nMA*T\n>s1_R1\nGSGH\n",
 	} {
 		if r := embed(t, append([]string{"translate"}, strings.Fields(args)...)...).wantCode(exitDone); r.stdout != want {

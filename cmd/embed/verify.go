@@ -45,12 +45,12 @@ Flags:
 //go:embed published/published.json
 var publishedJSON []byte
 
-// publishedSet is a set of embeddings of one model that one author has published.
+// publishedSet is a set of embeddings by one model, from one source.
 type publishedSet struct {
 	Model            string `json:"model"` // short name
 	Source           string `json:"source"`
 	Precision        string `json:"precision"`         // of the computation: float32 or bfloat16
-	CheckpointSHA256 string `json:"checkpoint_sha256"` // as weights.Checkpoint.SHA256 has it, or ""
+	CheckpointSHA256 string `json:"checkpoint_sha256"` // see weights.Checkpoint.SHA256; "" if not known
 	Records          []struct {
 		ID       string       `json:"id"`
 		Sequence string       `json:"sequence"`
@@ -73,9 +73,10 @@ func (f *base64Floats) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Tolerances of the relative L2 error. Two computations may differ by the sum of their tolerances. The program's own
-// are the bounds that docs/numerics.md gives for all sequences of synthetic models, which amplify rounding more than
-// trained ones. float32 of another library has room for another order of summation and for kernels of other devices.
+// ownTolerance and publishedTolerance are tolerances of the relative L2 error, by type: of this program's embeddings,
+// and of published ones. Two computations may differ by the sum of their tolerances. ownTolerance has the bounds that
+// docs/numerics.md gives for synthetic models, which amplify rounding more than trained models. publishedTolerance of
+// float32 allows for another order of summation and for kernels of other devices.
 var (
 	ownTolerance       = map[string]float64{"fp32": 1e-5, "fp16": 1.2e-2, "bf16": 5.6e-2, "fp32, bf16 weights": 5.6e-2}
 	publishedTolerance = map[string]float64{"float32": 1e-4, "bfloat16": 5.6e-2}
@@ -90,7 +91,7 @@ func verify(ctx context.Context, m machine, args, environ []string, stdout, stde
 	return verifyWith(ctx, m, sets, args, environ, stdout, stderr)
 }
 
-// verifyWith is the command "embed verify" with the given published embeddings.
+// verifyWith is the command "embed verify" with the given published embeddings. Tests give their own.
 func verifyWith(ctx context.Context, m machine, sets []publishedSet, args, environ []string, stdout, stderr io.Writer) (code int, err error) {
 	s := &settings{logFormat: "text", quiet: true}
 	flags := pflag.NewFlagSet("embed verify", pflag.ContinueOnError)
@@ -140,13 +141,13 @@ type verification struct {
 	name  string // short name of the published model
 	sets  []publishedSet
 
-	compared, far int // number of records, in all precisions, and of those that do not agree
-	worst         float64
+	compared, far int     // number of comparisons, and of those out of tolerance
+	worst         float64 // largest relative L2 error
 	leastCosine   float64
 }
 
-// open opens the model and chooses the sets of the published model that has its name or, if the name is not known, its
-// shape.
+// open opens the model and chooses the published embeddings to compare with: those of the model of the same name or, if
+// the name is not known, of models of the same shape.
 func (v *verification) open(ctx context.Context, name, vocabulary string, sets []publishedSet) error {
 	var known []string
 	for _, set := range sets {
@@ -156,7 +157,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 	}
 	unknown := fmt.Errorf("no published embeddings of %s are known; there are some of %s", name, strings.Join(known, ", "))
 	if _, published := transformer.Families.Config(name); published && !slices.Contains(known, name) {
-		return unknown // before it is downloaded
+		return unknown // before the model is downloaded
 	}
 	c, err := openAny(ctx, v.command, name)
 	if err != nil {
@@ -182,7 +183,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 }
 
 // run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
-// table. An error ends the comparison in one precision on one device; the others are compared all the same.
+// table. An error ends only the comparison in one precision on one device.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {
@@ -206,7 +207,7 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 	for _, d := range asked {
 		processors, err := v.processors(d)
 		if err != nil && len(dtypes) == 0 && d == kernels.FP16 {
-			continue // the CPU does not compute in fp16, and nobody has asked for it
+			continue // the CPU does not compute in fp16, and --dtype does not ask for it
 		}
 		errs = append(errs, err)
 		for _, p := range processors {
@@ -225,7 +226,7 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 	return errors.Join(append(errs, table.Flush())...)
 }
 
-// processors opens the devices for products of one type.
+// processors opens the devices for matrix products of one type.
 func (v *verification) processors(d kernels.DType) ([]*processor, error) {
 	v.products = d
 	return v.openProcessors()
@@ -280,8 +281,8 @@ func distances(got, want []float32) (l2, cosine float64) {
 	return math.Sqrt(difference / ww), gw / math.Sqrt(gg*ww)
 }
 
-// nearby is the least cosine at which embeddings that are out of tolerance are still called similar. Those of unrelated
-// weights have far lower cosines.
+// nearby is the least cosine at which embeddings that are out of tolerance are still called similar. Embeddings by
+// unrelated weights have far lower cosines.
 const nearby = 0.99
 
 // verdict prints the conclusion and returns the exit code.

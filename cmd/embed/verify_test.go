@@ -16,7 +16,7 @@ import (
 	"seqembed/transformer"
 )
 
-// publish returns a set of embeddings as its author might have published it: means of the smallest model, computed in
+// publish returns a set of embeddings as a source might have published it: means by the smallest model, computed in
 // float64.
 func publish(t *testing.T) []publishedSet {
 	t.Helper()
@@ -60,7 +60,7 @@ func publish(t *testing.T) []publishedSet {
 	return sets
 }
 
-// TestVerify checks that embed verify accepts the model with the published embeddings, as a folder and by name. It must
+// TestVerify checks that embed verify accepts the model of the published embeddings, as a folder and by name. It must
 // not accept other weights, or embeddings that differ by more than the tolerance.
 func TestVerify(t *testing.T) {
 	workspace(t)
@@ -95,7 +95,7 @@ func TestVerify(t *testing.T) {
 	wantVerdict(refused, exitSome, 3, "bf16", "VERIFIED: these are the published weights of esm2-tiny: all 3")
 	refused.wantProblem("--dtype fp16 needs a GPU")
 	sets[0].CheckpointSHA256 = strings.Repeat("0", 64)
-	for i := range sets[0].Records[0].Mean { // an error of 0.5%, which bfloat16 may have
+	for i := range sets[0].Records[0].Mean { // an error of 0.5%, within the tolerance of bfloat16 only
 		sets[0].Records[0].Mean[i] *= 1.005
 	}
 	wantVerdict(run("net"), exitSome, 6, "NOT VERIFIED: these weights give embeddings similar to those of esm2-tiny, but 1 of 6", "is not that of the published checkpoint")
@@ -143,8 +143,9 @@ func TestVerifyPublished(t *testing.T) {
 	}
 }
 
-// TestPublishedEmbeddings checks the published embeddings that come with the program. Each set must be of a known model
-// and have its width, legal letters, finite values, a licence, and a precision with a tolerance.
+// TestPublishedEmbeddings checks the published embeddings that come with the program. Each set must be of a known
+// model, with as many values as the model has columns, and have legal letters, finite values, a licence, and a
+// precision with a tolerance.
 func TestPublishedEmbeddings(t *testing.T) {
 	var sets []struct {
 		publishedSet

@@ -9,12 +9,12 @@ import (
 // release is the version in the metadata of outputs. CHANGELOG.md lists the changes of each release.
 const release = "0.1.0"
 
-// numerics is the version of the numbers in outputs. Whoever changes the program so that any number changes, for any
-// model or backend, must raise it. Outputs of different versions are not mixed.
+// numerics is the version of the numbers in outputs. A change of the program that changes any number, for any model or
+// backend, must raise it. Outputs of different versions are not mixed.
 const numerics = 1
 
 // version returns the release and, if the go command recorded it, the commit, such as 0.1.0+a81f565c1a2b. It appends
-// .dirty if the tree had changes.
+// .dirty if the program was built from changed files.
 func version() string {
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {

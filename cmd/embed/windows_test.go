@@ -23,8 +23,8 @@ type windowRow struct {
 }
 
 // TestWindowsOfEveryLength checks the windows of records of every length up to 72 letters, with several overlaps. The
-// windows must cover the record. Each must have a letter that the one before lacks, and only the last may be shorter
-// than --max-length.
+// windows must cover the record. Each window must have a letter that the window before it lacks, and only the last
+// window may be shorter than --max-length.
 func TestWindowsOfEveryLength(t *testing.T) {
 	workspace(t)
 	var text strings.Builder
@@ -114,8 +114,8 @@ func TestWindows(t *testing.T) {
 	embed(t, append(args, "-o", "rows", "p.faa")...).wantCode(exitNothing).wantProblem(`long "window, overlap 10, one row a window", now "window, overlap 10"`)
 }
 
-// TestDefaultWindows checks the default length of a window. --long window must also divide DNA, for which there is
-// otherwise no maximum length.
+// TestDefaultWindows checks the default maximum length of records and windows. With --long window, DNA must be divided
+// too, although DNA records have no maximum length by default.
 func TestDefaultWindows(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "0 1022", "--long window": "10000 1022", "--long window --max-length 500": "500 500", "--long error": "0 1022",

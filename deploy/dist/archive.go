@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// archive returns the files of a platform as a .tar.gz, or for Windows as a .zip, below one folder.
+// archive returns the archive of a platform: a .tar.gz file, or a .zip file for Windows, with the given files in one
+// folder.
 func (r *release) archive(p platform, files []entry) (entry, error) {
 	folder := fmt.Sprintf("seqembed-%s-%s", r.version, p.name())
 	pack, name := tarGz, folder+".tar.gz"
@@ -25,7 +26,8 @@ func (r *release) archive(p platform, files []entry) (entry, error) {
 	return entry{name, content, 0o644}, err
 }
 
-// tarGz packs files in their order. The owners and the times in the archive do not depend on the machine that packs.
+// tarGz packs files in the given order. The archive does not depend on the machine: all files have the given date and
+// no owner.
 func tarGz(files []entry, date time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
@@ -49,7 +51,8 @@ func tarGz(files []entry, date time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// zipFile packs files in their order. A zip file cannot hold a date before 1980, which becomes 1980.
+// zipFile packs files in the given order. A zip file cannot hold a date before 1980, so an earlier date becomes
+// 1980-01-01.
 func zipFile(files []entry, date time.Time) ([]byte, error) {
 	if first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC); date.Before(first) {
 		date = first

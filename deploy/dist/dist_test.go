@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// testRelease returns a release with some content, and a program and licences for it.
+// testRelease returns a release with a little content, and two files for its archives: a program, and the licences of
+// third parties.
 func testRelease() (r *release, program, third entry) {
 	r = &release{root: "../..", version: "1.2.3", date: time.Unix(1_700_000_001, 0).UTC(),
 		common: []entry{{"man/man1/embed.1", []byte("page\n"), 0o644}, {"README.md", []byte("read\n"), 0o644}}}
@@ -83,7 +84,7 @@ func untar(t *testing.T, content []byte) map[string]packed {
 	}
 }
 
-// TestArchives checks names, content, modes and times of the files in an archive of each kind.
+// TestArchives checks the names, contents, modes and times of the files in a .tar.gz and in a .zip archive.
 func TestArchives(t *testing.T) {
 	r, program, third := testRelease()
 	files := append([]entry{program, third}, r.common...)
@@ -111,8 +112,8 @@ func TestArchives(t *testing.T) {
 	}
 }
 
-// TestWheel checks the wheel as pip does: each file except RECORD is in RECORD, with its digest and size; the name has
-// the tags of the file WHEEL, and the licence files are those of METADATA.
+// TestWheel checks a wheel as pip does. Each file except RECORD must be listed in RECORD with its digest and size. The
+// name of the wheel must have the tags that the file WHEEL lists. The licence files that METADATA lists must be there.
 func TestWheel(t *testing.T) {
 	r, program, third := testRelease()
 	p := platform{goos: "linux", goarch: "amd64", wheel: "manylinux_2_17_x86_64.manylinux2014_x86_64"}
@@ -159,7 +160,7 @@ func TestWheel(t *testing.T) {
 	}
 }
 
-// TestSameBytes packs twice, and checks that the bytes are the same.
+// TestSameBytes packs all archives and wheels twice and checks that the bytes are the same.
 func TestSameBytes(t *testing.T) {
 	pack := func() (all []byte) {
 		r, program, third := testRelease()
@@ -181,7 +182,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// TestDate checks that SOURCE_DATE_EPOCH decides the date of all files.
+// TestDate checks that date returns the time in SOURCE_DATE_EPOCH, and an error if that is not a number.
 func TestDate(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
 	if d, err := date("."); err != nil || d.Format(time.RFC3339) != "2023-11-14T22:13:20Z" {
@@ -193,7 +194,7 @@ func TestDate(t *testing.T) {
 	}
 }
 
-// TestEmptyFolder checks that only the folder of an earlier release is replaced.
+// TestEmptyFolder checks that emptyFolder replaces a folder with an earlier release, but not a folder with other files.
 func TestEmptyFolder(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "dist")
 	for range 2 {
@@ -224,8 +225,8 @@ func TestOldDate(t *testing.T) {
 	}
 }
 
-// TestLicences checks that the text of licences contains those of Go and of each module in a program, for this test
-// program and for embed if it is built. A module without a licence file must be an error.
+// TestLicences checks that licences returns the licences of Go and of each module in a program. It uses the test
+// program itself and, if it was built, embed. A module without a licence file must be an error.
 func TestLicences(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -267,7 +268,7 @@ func TestLicences(t *testing.T) {
 	}
 }
 
-// moduleTitles returns the lines that begin the licences of the modules in a program.
+// moduleTitles returns, for each module in a program, the line with which its licences begin.
 func moduleTitles(info *buildinfo.BuildInfo) (titles []string) {
 	for _, m := range info.Deps {
 		titles = append(titles, "\n"+m.Path+" "+m.Version+", ")
@@ -275,8 +276,8 @@ func moduleTitles(info *buildinfo.BuildInfo) (titles []string) {
 	return titles
 }
 
-// TestTexts checks that every archive contains the pages to which the README and other pages refer, and the scripts
-// that they run, which must be executable.
+// TestTexts checks that every archive contains the pages and scripts that the pages in it name. The scripts must be
+// executable.
 func TestTexts(t *testing.T) {
 	r := &release{root: filepath.Join("..", "..")}
 	for _, name := range texts {

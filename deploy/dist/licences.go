@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// licences returns the licences and notices of all modules in a program, and of Go, whose library every program
-// contains.
+// licences returns the licences and notices of all modules in a program, and those of Go, because every program
+// contains its library.
 func licences(program string) ([]byte, error) {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
@@ -39,7 +39,8 @@ func licences(program string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// addLicences appends the licence files in the folder of a module. It is an error if there is none.
+// addLicences appends the licence files in folder, the folder of the module called name. It returns an error if there
+// are none.
 func addLicences(b *bytes.Buffer, name, folder string) error {
 	list, err := os.ReadDir(folder)
 	if err != nil {

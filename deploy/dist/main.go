@@ -1,6 +1,6 @@
-// Command dist builds the files of a release: for each platform an archive with the program, its manual page, its
-// completions and the licences of all code in it, and a Python wheel; and SHA256SUMS. The same commit gives the same
-// bytes with the same version of Go.
+// Command dist builds the files of a release. For each platform it builds an archive with the program, its manual page,
+// its shell completions and the licences of all code in it, and for most platforms a Python wheel. It also writes
+// SHA256SUMS. The same commit gives the same bytes with the same version of Go.
 //
 //	go run ./deploy/dist [-o FOLDER]
 package main
@@ -25,13 +25,13 @@ import (
 // platform is one build of the program.
 type platform struct {
 	goos, goarch string
-	static       bool   // without CUDA, for a Linux without glibc
+	static       bool   // linked statically, without CUDA, for a Linux without glibc
 	wheel        string // platform tags of the Python wheel; "" for none
 }
 
-// platforms lists the builds of a release. The tag for macOS names version 12, which Go 1.26 needs. The dynamically
-// linked programs for Linux work with any version of glibc. Their tags name the oldest version for which there is a tag
-// on both architectures, 2.17.
+// platforms lists the builds of a release. The wheel's tag for macOS names version 12, the oldest that Go 1.26
+// supports. The dynamically linked programs for Linux work with any version of glibc. Their wheels' tags name version
+// 2.17, the oldest for which there is a tag on both architectures.
 var platforms = []platform{
 	{"linux", "amd64", false, "manylinux_2_17_x86_64.manylinux2014_x86_64"},
 	{"linux", "amd64", true, ""},
@@ -65,12 +65,12 @@ type entry struct {
 	mode    os.FileMode
 }
 
-// release is the content that all archives have in common.
+// release contains the files that all archives of a release have in common.
 type release struct {
 	root    string // folder of the module
 	version string // version of the program, without its commit
 	date    time.Time
-	common  []entry // manual page, completions, README, licence, changes
+	common  []entry // manual page, completions and texts
 }
 
 func main() {
@@ -107,10 +107,11 @@ func run(out string) error {
 	return os.WriteFile(filepath.Join(out, sumsName), []byte(sums.String()), 0o666)
 }
 
-// sumsName is the name of the file with the digests of all others.
+// sumsName is the name of the file with the digests of all other files.
 const sumsName = "SHA256SUMS"
 
-// emptyFolder makes an empty folder. It replaces a folder with an earlier release, and refuses one of other content.
+// emptyFolder makes an empty folder. It replaces a folder with an earlier release, and refuses a folder with other
+// content.
 func emptyFolder(out string) error {
 	list, err := os.ReadDir(out)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -125,7 +126,7 @@ func emptyFolder(out string) error {
 	if err := os.MkdirAll(out, 0o777); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(out, sumsName), nil, 0o666) // so that a release that fails can be made again
+	return os.WriteFile(filepath.Join(out, sumsName), nil, 0o666) // lets the next run replace an incomplete release
 }
 
 // newRelease gathers the files that all archives contain. It builds the program for this machine, and runs it to get
@@ -149,7 +150,7 @@ func newRelease() (*release, error) {
 	if err := r.compile(here, program); err != nil {
 		return nil, err
 	}
-	line, err := command(program, "version") // embed VERSION[+COMMIT] GO PLATFORM
+	line, err := command(program, "version") // prints "embed VERSION[+COMMIT] GO PLATFORM"
 	if err != nil {
 		return nil, err
 	}
@@ -177,12 +178,12 @@ func newRelease() (*release, error) {
 	return r, nil
 }
 
-// texts lists the files of the repository that every archive contains, and folders of such files: the documentation,
-// what its pages run on clusters, and the recipes that the README names.
+// texts lists the files and folders of the repository that every archive contains: the documentation, the scripts for
+// clusters that the documentation describes, and the recipes that the README names.
 var texts = []string{"README.md", "LICENSE", "CHANGELOG.md", "docs", "deploy/slurm", "deploy/snakemake", "deploy/nextflow",
 	"deploy/k8s/embed.yaml", "deploy/Dockerfile", "deploy/apptainer.def", "deploy/bioconda"}
 
-// add adds a file of the repository, or all files in a folder, to the archives.
+// add adds to all archives a file of the repository, or all files in a folder of it.
 func (r *release) add(name string) error {
 	return filepath.WalkDir(filepath.Join(r.root, name), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -205,7 +206,8 @@ func (r *release) add(name string) error {
 	})
 }
 
-// date returns the time that all files of a release carry: SOURCE_DATE_EPOCH, or the time of the commit.
+// date returns the time that all files of a release get: SOURCE_DATE_EPOCH, or the time of the commit if this variable
+// is not set.
 func date(root string) (time.Time, error) {
 	seconds := os.Getenv("SOURCE_DATE_EPOCH")
 	if seconds == "" {
@@ -231,7 +233,7 @@ func (r *release) compile(p platform, path string) error {
 	return cmd.Run()
 }
 
-// build returns the archive of a platform, and its wheel if it has one.
+// build returns the archive of a platform and, if the platform has one, its wheel.
 func (r *release) build(p platform) ([]entry, error) {
 	folder, err := os.MkdirTemp("", "dist")
 	if err != nil {

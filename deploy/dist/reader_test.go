@@ -15,8 +15,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// readerScript reads, for each argument "PATH|COLUMN", an array with the Python package seqembed. It prints a line of
-// JSON: the shape, the type and the last 5,000 bytes of the array, the number of ids, and the last 100 ids.
+// readerScript reads an array with the Python package seqembed for each argument "PATH|COLUMN". For each array it
+// prints a line of JSON: shape and type of the array, its last 5,000 bytes, the number of ids, and the last 100 ids.
 const readerScript = `
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -28,8 +28,9 @@ for arg in sys.argv[2:]:
     print(json.dumps([list(x.shape), x.dtype.str, x.tobytes().hex()[-10000:], len(ids), ids[-100:]]))
 `
 
-// TestPythonReader checks that the Python package seqembed reads what package store writes: npy and safetensors files,
-// several columns, each number format, ids with special characters, a hundred thousand ids, and no record at all.
+// TestPythonReader checks that the Python package seqembed reads the files that package store writes: .npy and
+// .safetensors files with several columns, in each number format, with ids of special characters, with a hundred
+// thousand ids, and without records.
 func TestPythonReader(t *testing.T) {
 	columns := []store.Column{{Pooling: store.Mean, Layer: 0}, {Pooling: store.Max, Layer: 12}}
 	ids := []string{"sp|P1|é蛋", "a\tb\x01c\u0085d\u2028", "%09", "%2501", "100%25", "%", `q"u\o'te`}
@@ -88,7 +89,7 @@ func compact(t *testing.T, text string) string {
 	return string(b)
 }
 
-// writeRows writes an output with a record for each id, and returns the bytes of each column's array in hexadecimal.
+// writeRows writes an output with a record for each id. It returns the bytes of each column's array in hexadecimal.
 func writeRows(t *testing.T, s store.Spec, ids []string) []string {
 	t.Helper()
 	w, err := store.Create(s)

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// wheel returns a Python wheel: the program, which pip puts on the PATH, and the package seqembed, which reads its
-// outputs. The format is that of https://packaging.python.org/en/latest/specifications/binary-distribution-format/.
+// wheel returns a Python wheel. It contains the program, which pip puts on the PATH, and the package seqembed, which
+// reads the outputs of the program. The format is that of
+// https://packaging.python.org/en/latest/specifications/binary-distribution-format/.
 func (r *release) wheel(p platform, program, third entry) (entry, error) {
 	name := "seqembed-" + r.version
 	reader, err := os.ReadFile(filepath.Join(r.root, "deploy/python/seqembed/__init__.py"))
@@ -40,7 +41,8 @@ func (r *release) wheel(p platform, program, third entry) (entry, error) {
 	return entry{name + "-py3-none-" + p.wheel + ".whl", content, 0o644}, err
 }
 
-// metadata returns the file METADATA of a wheel. NumPy is not required, so that the program can be installed alone.
+// metadata returns the file METADATA of a wheel. NumPy is an optional dependency, so that the program can be installed
+// without it.
 func (r *release) metadata() []byte {
 	return []byte(`Metadata-Version: 2.4
 Name: seqembed
@@ -59,7 +61,7 @@ The command embed turns FASTA and FASTQ files into embeddings. The package seqem
 `)
 }
 
-// wheelTags returns the file WHEEL. p.wheel may list several platforms, each of which becomes a tag.
+// wheelTags returns the file WHEEL of a wheel. p.wheel may list several platforms, each of which becomes a tag.
 func wheelTags(p platform) []byte {
 	var b strings.Builder
 	b.WriteString("Wheel-Version: 1.0\nGenerator: seqembed\nRoot-Is-Purelib: false\n")

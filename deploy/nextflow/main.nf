@@ -1,5 +1,5 @@
 #!/usr/bin/env nextflow
-// Embeds files in shards:
+// Embeds files in shards and joins the shards:
 //
 //   nextflow run deploy/nextflow --inputs 'proteins/*.faa' --shards 8 --flags '--esm-model esm2-650m' --outdir out
 

@@ -7,10 +7,11 @@
 #SBATCH --signal=TERM@60
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# One task of the array: shard.sh N DIR [FLAG]... INPUT...
-# A minute before the end of its time, or when it is preempted, embed gets SIGTERM and ends with 75: the task is queued
-# again and continues. So is a task whose embed was killed, for lack of memory for instance, if it has been queued again
-# less than three times.
+# Runs one task of the array, which computes one of N shards: shard.sh N DIR [FLAG]... INPUT...
+#
+# A minute before the end of its time, or when the task is preempted, embed gets SIGTERM and ends with exit code 75. The
+# script then queues the task again, and embed continues. If embed was killed, for example for lack of memory, the
+# script queues the task again, too, but at most three times.
 n=$1 dir=$2
 shift 2
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${EMBED:-embed}" --no-progress --shard auto --shards "$n" -o "$dir/$SLURM_ARRAY_TASK_ID" "$@"

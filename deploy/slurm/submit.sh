@@ -1,9 +1,9 @@
 #!/bin/sh
-# Embeds inputs with an array of N tasks, and joins their shards to the outputs of one run:
+# Embeds inputs with an array of N tasks, one for each shard, and joins the shards to the outputs of one run in OUT:
 #
 #   deploy/slurm/submit.sh N OUT [FLAG]... INPUT...
 #
-# OUT must not be among the flags. docs/cluster.md says more.
+# The flags must not include --out, which the script sets. docs/cluster.md describes the script.
 set -eu
 if [ $# -lt 3 ]; then
     echo "usage: $0 N OUT [FLAG]... INPUT..." >&2

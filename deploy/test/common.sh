@@ -1,15 +1,17 @@
-# Functions for the tests of deploy's engines. Sourced by bash; $folder is the test's temporary folder.
+# Functions for the tests of deploy/slurm and deploy/snakemake, which source this file in bash. $folder is the test's
+# temporary folder.
 
-# say prints a line of the test's report.
+# say prints a line of the test's report, with the seconds since the start.
 say() { printf '%4d s  %s\n' $SECONDS "$*"; }
 
-# fail ends the test.
+# fail reports a failure and ends the test.
 fail() {
     say "FAILED: $*" >&2
     exit 1
 }
 
-# await LIMIT TEXT COMMAND... runs a command ten times a second until it succeeds, for LIMIT seconds.
+# await LIMIT TEXT COMMAND... runs a command ten times a second until it succeeds. After LIMIT seconds the test fails
+# with TEXT.
 await() {
     local end=$((SECONDS + $1)) text=$2
     shift 2
@@ -19,8 +21,8 @@ await() {
     done
 }
 
-# make_inputs writes DNA and proteins into $folder/in: small files, which a shard commits one after the other, one that
-# several shards divide, and a compressed one, which all of its shards read.
+# make_inputs writes DNA and proteins into $folder/in: small files, which a shard completes one after the other; a large
+# file, which several shards divide among them; and a compressed file, which each of its shards reads as a whole.
 make_inputs() {
     mkdir -p "$folder/in"
     fasta() { # LETTERS RECORDS LENGTH SEED
@@ -43,10 +45,10 @@ make_inputs() {
     fasta ACDEFGHIKLMNPQRSTVWY 130 20 5 | gzip > "$folder/in/packed.faa.gz"
 }
 
-# hold N... stops the process of $folder/embed of each of these shards when it has committed its first output, and then
-# writes the process's number to $folder/held.N. Until then it lets the process run for short times only, so that no
-# shard is completed between two looks, however fast the machine is. It does so once for each shard, and ends then.
-# $shard_folders is the folder of the shards' outputs.
+# hold N... waits until the process of each of these shards has committed its first output. It then stops the process
+# (SIGSTOP) and writes the process id to $folder/held.N. It ends when all of these shards are stopped. Before, it lets a
+# process run only between two checks, so that no shard completes unnoticed on a fast machine. The processes run
+# $folder/embed; $shard_folders is the folder of the shards' outputs.
 hold() {
     local left=" $* " p n
     while [ "$left" != " " ]; do
@@ -66,13 +68,14 @@ hold() {
     done 2> /dev/null
 }
 
-# await_held N waits until shard N is held and sets $pid to its process.
+# await_held N waits until hold has stopped the process of shard N, and sets $pid to the id of the process.
 await_held() {
     await 600 "shard $1 has committed an output" test -s "$folder/held.$1"
     pid=$(cat "$folder/held.$1")
 }
 
-# compare A B succeeds if two folders have the same outputs, byte for byte.
+# compare A B fails the test unless two folders have the same outputs, byte for byte. It ignores report.json and the
+# content of manifest.jsonl.
 compare() {
     diff <(cd "$1" && ls -A -I report.json) <(cd "$2" && ls -A -I report.json) || fail "$1 and $2 have different files"
     local name count=0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Parses the files of deploy/nextflow with Groovy's parser, which npm-groovy-lint brings. It does not know Nextflow: it
-# finds mistakes of Groovy's syntax alone. Needs npm and Java.
+# Parses the files of deploy/nextflow with Groovy's parser, which the npm package npm-groovy-lint contains. The parser
+# does not know Nextflow, so it finds only mistakes in Groovy's syntax. Needs npm and Java.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [ -d build/groovy/node_modules/npm-groovy-lint ] ||

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Runs the scripts of deploy/slurm under Slurm, with interruptions, and compares their output with that of one run.
+# Runs the scripts of deploy/slurm under Slurm, with interruptions, and compares their outputs with those of one run
+# without Slurm.
 #
-# It installs Debian's slurm-wlm and munge if they are missing, and starts munge and a cluster of one node with two fake
-# GPUs, all as root, below a temporary folder. Nothing of it is left afterwards. Needs root, Debian or Ubuntu, and Go.
+# It installs Debian's slurm-wlm and munge if they are missing. It starts munge and a cluster of one node with two fake
+# GPUs, all as root and with files in a temporary folder. At the end it stops them and removes the folder. Needs root,
+# Debian or Ubuntu, and Go.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . deploy/test/common.sh
@@ -14,12 +16,13 @@ if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/
 fi
 
 folder=$(mktemp -d)
-chmod 711 "$folder" # munged requires it of the folder of its socket
+chmod 711 "$folder" # munged requires this mode for the folder of its socket
 out=$folder/out
 shards=8
 export SLURM_CONF=$folder/slurm.conf
 
-# ours prints the processes of the cluster: they have its configuration in their environment, or are munged or embed.
+# ours prints the ids of the cluster's processes, among them munged and embed. They have the cluster's configuration
+# file in their environment.
 ours() { grep -lsz "^SLURM_CONF=$SLURM_CONF\$" /proc/[0-9]*/environ | cut -d / -f 3 | grep -vx $$ || true; }
 
 stop() {
@@ -36,7 +39,7 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-# start_cluster starts munged, slurmctld and slurmd.
+# start_cluster starts munged, slurmctld and slurmd, and waits until the node is idle.
 start_cluster() {
     local host ports
     host=$(hostname -s)
@@ -79,8 +82,8 @@ END
     await 60 "the node is idle" sh -c 'sinfo -h -o %T | grep -qx idle'
 }
 
-# crash ends all processes of the node but munged, as a loss of power does. slurmd and the steps go first, so that none
-# of them can report the end of the others.
+# crash kills slurmd, slurmstepd and the processes of all jobs, as if the node lost its power. It kills slurmd and
+# slurmstepd first, so that they cannot report the end of a job to slurmctld.
 crash() {
     local name p left=
     for name in slurmd slurmstepd; do
@@ -93,17 +96,18 @@ crash() {
     done
 } 2> /dev/null
 
-# running NAME prints the processes of the cluster that run a program, zombies excepted.
+# running NAME prints the ids of the cluster's processes whose program's name begins with NAME. It leaves out zombies,
+# which have no program.
 running() {
     for p in $(ours); do
         case $(readlink "/proc/$p/exe") in /*/"$1"*) echo "$p" ;; esac
     done
 }
 
-# restarted N succeeds if Slurm has queued task N again.
+# restarted N succeeds if Slurm has queued task N again at least once.
 restarted() { scontrol show job "${array}_$1" | grep -q 'Restarts=[1-9]'; }
 
-# state STATE succeeds if the node is in a state, such as down.
+# state STATE succeeds if the state of the node, such as down, begins with STATE.
 state() { sinfo -h -o %T | grep -q "^$1"; }
 
 say "building embed"

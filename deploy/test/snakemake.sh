@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs deploy/snakemake, with interruptions, and compares its output with that of one run.
+# Runs deploy/snakemake, with interruptions, and compares its outputs with those of one run without Snakemake.
 #
-# It installs Debian's snakemake if there is none, for which it must be root. Everything else is below a temporary
-# folder, and nothing of it is left afterwards. Needs Go.
+# It installs Debian's snakemake if there is none, for which it must be root. All other files are in a temporary folder,
+# which is removed at the end. Needs Go.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 root=$PWD
@@ -16,7 +16,7 @@ fi
 folder=$(mktemp -d)
 shard_folders=out.shards # below the temporary folder, where Snakemake runs
 
-# ours prints the processes of the test: they have its folder in their environment.
+# ours prints the ids of the test's processes. They have the test's folder in their environment.
 ours() { grep -lsz "^TEST_FOLDER=$folder\$" /proc/[0-9]*/environ | cut -d / -f 3 || true; }
 
 stop() {
@@ -37,13 +37,14 @@ flags="--gpus none --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:
 say "one run"
 "$folder/embed" --no-progress $flags -o "$folder/one" "$folder/in" > "$folder/one.log" 2>&1
 
-# engine runs Snakemake, with as many shards at once as are held, so that none of these keeps another from its start.
+# engine runs Snakemake with three shards at a time. This is the number of shards that hold stops, so that a stopped
+# shard does not keep another from starting.
 engine() {
     exec snakemake "$@" --snakefile "$root/deploy/snakemake/Snakefile" --cores 3 --set-threads shard=1 \
         --config embed="$folder/embed" inputs="[in]" out=out/ shards=8 flags="$flags" >> snakemake.log 2>&1
 }
 
-# retries COUNT succeeds if Snakemake has tried so many jobs again.
+# retries COUNT succeeds if Snakemake has retried jobs at least COUNT times.
 retries() { [ "$(grep -c 'Trying to restart job' snakemake.log)" -ge "$1" ]; }
 
 cd "$folder"

@@ -1,4 +1,4 @@
-// Package cancel lets long reads of files end with a context. It knows nothing of their content.
+// Package cancel provides a reader that stops when a context ends, so that reading a long file can be interrupted.
 package cancel
 
 import (
@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Reader returns a reader of r whose reads fail with the cause of ctx once ctx has ended. A read that is already
-// waiting for r is not ended.
+// Reader returns an io.Reader that reads from r. Once ctx has ended, each Read returns context.Cause(ctx) as its error.
+// A call of r.Read that has already begun is not interrupted.
 func Reader(ctx context.Context, r io.Reader) io.Reader { return &reader{ctx, r} }
 
 type reader struct {

@@ -1,4 +1,4 @@
-// Package digits formats numbers for people.
+// Package digits formats integers with thousands separators.
 package digits
 
 import "strconv"

@@ -1,5 +1,5 @@
-// Package flock locks files against other processes without waiting. It is the only package of the module that knows
-// which systems have such locks.
+// Package flock locks files against other processes with the system call flock. It never waits for a lock. On operating
+// systems without this call, Supported is false.
 package flock
 
 import "errors"

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Supported is false on this system.
+// Supported is false, because this operating system has no file locks that package flock can use.
 const Supported = false
 
-// Try returns errors.ErrUnsupported on this system.
+// Try always returns errors.ErrUnsupported, because Supported is false.
 func Try(*os.File, bool) error { return errors.ErrUnsupported }

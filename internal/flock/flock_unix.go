@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported tells whether the operating system has locks. A file system may have none even if it is true.
+// Supported tells whether the operating system supports file locks. Even if it does, some of its file systems may not.
 const Supported = true
 
-// Try takes the lock of f, shared or exclusive. The lock lasts until f is closed or the process ends. Try returns
-// ErrLocked if another process holds the lock, and errors.ErrUnsupported on a file system without locks.
+// Try locks f without waiting. A shared lock excludes exclusive locks of other processes, and an exclusive lock
+// excludes both kinds. The lock lasts until f is closed or the process ends. Try returns ErrLocked if another process
+// holds a lock that excludes this one, and errors.ErrUnsupported if locking fails for any other reason, such as a file
+// system without locks.
 func Try(f *os.File, shared bool) error {
 	how := unix.LOCK_EX
 	if shared {

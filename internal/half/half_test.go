@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// format is a 16-bit format with its conversions.
+// format is a 16-bit format with the functions that convert values to it and from it.
 type format struct {
 	name string
 	to   func(float32) uint16
@@ -28,7 +28,7 @@ func TestRoundsToNearestEven(t *testing.T) {
 		want  uint16
 	}{
 		{bf16, 1, 0x3f80}, {bf16, -2, 0xc000}, {bf16, 0, 0}, {bf16, float32(math.Copysign(0, -1)), 0x8000},
-		{bf16, 1 + 0x1p-8, 0x3f80}, {bf16, 1 + 3*0x1p-8, 0x3f82}, // ties, rounded to even in both directions
+		{bf16, 1 + 0x1p-8, 0x3f80}, {bf16, 1 + 3*0x1p-8, 0x3f82}, // ties: down, then up, to the even pattern
 		{bf16, 1 + 0x1p-8 + 0x1p-23, 0x3f81}, {bf16, 1 + 0x1p-8 - 0x1p-23, 0x3f80},
 		{bf16, math.MaxFloat32, 0x7f80}, {bf16, inf, 0x7f80}, {bf16, -inf, 0xff80},
 		{bf16, 0x1p-133, 0x0001}, {bf16, 0x1p-134, 0x0000}, {bf16, 0x1p-134 + 0x1p-149, 0x0001}, // subnormals
@@ -56,9 +56,9 @@ func TestNaNStays(t *testing.T) {
 	}
 }
 
-// TestEveryPattern checks that each of the 65,536 patterns of a format, except NaNs, is the same after a conversion to
-// float32 and back. The middle between two neighbours must be rounded to the even one, and random values to the
-// nearest.
+// TestEveryPattern checks each of the 65,536 bit patterns of a 16-bit format. Converting a pattern to float32 and the
+// result to 16 bits must give the same pattern, unless it is a NaN. The value halfway between two adjacent patterns
+// must be rounded to the even pattern. Random values must be rounded to the nearest pattern.
 func TestEveryPattern(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []format{bf16, fp16} {
@@ -71,7 +71,8 @@ func TestEveryPattern(t *testing.T) {
 			if math.IsInf(float64(v), 0) || v != v || math.IsInf(float64(next), 0) || next != next || bits == 0x7fff {
 				continue
 			}
-			// The middle is exact in float32; for bfloat16 it has 9 significant bits.
+			// A float32 holds the middle exactly. The middle needs one significant bit more than the format has: 9 bits
+			// for bfloat16 and 12 for float16, and a float32 has 24.
 			middle := float32((float64(v) + float64(next)) / 2)
 			if got, even := f.to(middle), uint16(bits+bits&1); got != even {
 				t.Fatalf("%s: %g, the middle of %g and %g, is rounded to %#04x", f.name, middle, v, next, got)

@@ -1,10 +1,10 @@
 // Package hdf5 writes and reads a small part of the HDF5 file format: version 0 of the superblock, groups with a symbol
 // table, and contiguous arrays of numbers and of strings. Every release of the HDF5 library since 1.4 reads such files,
-// and a group of this kind takes any number of links.
+// and a group with a symbol table takes any number of links.
 //
 // The package does not depend on the meaning of the arrays. The format is specified by The HDF Group, "HDF5 File Format
-// Specification Version 3.0", https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html; the section numbers
-// in this package are those of that document.
+// Specification Version 3.0", https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html. Numbers such as II.A
+// in this package are sections of that document.
 package hdf5
 
 import (
@@ -25,7 +25,7 @@ const (
 )
 
 // Size returns the size in bytes of an element in an array. An element of type String is a reference to its text, which
-// is elsewhere in the file.
+// is stored elsewhere in the file.
 func (t Type) Size() int { return [...]int{2, 4, 8, 4, stringRef}[t] }
 
 // String returns the name of the type.
@@ -38,16 +38,19 @@ type Attribute struct{ Name, Value string }
 
 const (
 	signature = "\x89HDF\r\n\x1a\n"
-	// superblockSize is the size in bytes of the superblock, including the entry of the root group (II.A).
+	// superblockSize is the size in bytes of the superblock, including the symbol table entry of the root group (II.A).
 	superblockSize = 96
-	// undefined is the address that means that there is no such object.
+	// undefined is the address of an object that does not exist.
 	undefined = ^uint64(0)
-	// stringRef is the size in bytes of a reference to a string: length, address of a heap collection, index in it.
+	// stringRef is the size in bytes of a reference to a string: length, address of a collection of the global heap, index
+	// in the collection.
 	stringRef = 16
-	// messageHeader is the size in bytes of the header of a message, headerPrefix that of an object header (IV.A.1.a).
+	// messageHeader is the size in bytes of the header of a message, headerPrefix that of an object header without its
+	// messages (IV.A.1.a).
 	messageHeader, headerPrefix = 8, 16
 	// btreePrefix, symbolsPrefix, heapPrefix and collectionPrefix are the sizes in bytes of the headers before the entries
-	// of a B-tree node, of a symbol table node, of a local heap and of a collection of the global heap (III.A.1, B, D, E).
+	// of a B-tree node (III.A.1), of a symbol table node (III.B), of a local heap (III.D) and of a collection of the
+	// global heap (III.E).
 	btreePrefix, symbolsPrefix, heapPrefix, collectionPrefix = 24, 8, 32, 16
 	// symbolSize is the size in bytes of an entry of a symbol table node (III.C).
 	symbolSize = 40
@@ -80,14 +83,14 @@ func (t Type) encode() []byte {
 		return float(8, 63, 52, 11, 1023)
 	case Int32:
 		return []byte{0x10, 0x08, 0, 0, 4, 0, 0, 0, 0, 0, 32, 0}
-	case String: // of variable length, UTF-8, ended by a zero; made of unsigned bytes
+	case String: // UTF-8 of variable length, ended by a zero byte; its base type is the unsigned byte
 		return []byte{0x19, 0x01, 0x01, 0, stringRef, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0}
 	}
 	panic(fmt.Sprintf("hdf5: type %d", uint8(t)))
 }
 
-// encodeShape returns the content of the dataspace message, which describes the shape in an object header (IV.A.2.b).
-// An empty shape is that of a single value.
+// encodeShape returns the content of the dataspace message, which describes the shape in an object header (IV.A.2.b). A
+// single value has an empty shape.
 func encodeShape(shape []int) []byte {
 	m := []byte{1, byte(len(shape)), 0, 0, 0, 0, 0, 0}
 	for _, n := range shape {

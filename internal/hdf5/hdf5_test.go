@@ -264,7 +264,8 @@ func TestNamesAreChecked(t *testing.T) {
 	}
 }
 
-// FuzzReader reads all that it finds in damaged files: it must end without a panic.
+// FuzzReader reads damaged files and up to 20 arrays in them. Reading must end without a panic, and no array may be
+// larger than the file.
 func FuzzReader(f *testing.F) {
 	var small memory
 	w, err := NewWriter(&small)

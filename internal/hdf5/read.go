@@ -21,14 +21,14 @@ var (
 type Reader struct {
 	file io.ReaderAt
 	size int64
-	// Root is the place of the root group.
+	// Root is the address of the root group.
 	Root Address
 
-	heapAt uint64 // offset in the file of the collection in heap
+	heapAt uint64 // offset in the file of the collection (a part of the global heap) whose strings are in heap
 	heap   map[uint16]string
 }
 
-// Link is a link of a group.
+// Link is a name in a group, with the address of the object that has this name.
 type Link struct {
 	Name   string
 	Object Address
@@ -41,7 +41,7 @@ type Object struct {
 	Values     *io.SectionReader // the elements of an array in row-major order, little-endian; nil for a group
 	Attributes []Attribute       // the attributes that are strings
 	group      bool
-	tree, heap uint64 // places of the B-tree and of the local heap of a group
+	tree, heap uint64 // offsets in the file of the B-tree and of the local heap of a group
 }
 
 // IsGroup reports whether the object is a group.
@@ -61,7 +61,7 @@ func Open(f io.ReaderAt, size int64) (*Reader, error) {
 	return r, nil
 }
 
-// bytes returns n bytes from an offset.
+// bytes returns the n bytes of the file from offset at on.
 func (r *Reader) bytes(at, n uint64) ([]byte, error) {
 	if n > uint64(r.size) || at > uint64(r.size)-n {
 		return nil, fmt.Errorf("%d bytes at %d of %d: %w", n, at, r.size, ErrDamaged)
@@ -74,7 +74,7 @@ func (r *Reader) bytes(at, n uint64) ([]byte, error) {
 	return b, err
 }
 
-// block returns n bytes from an offset. It returns an error unless they begin with the text magic.
+// block returns the n bytes of the file from offset at on. It returns an error unless they begin with the text magic.
 func (r *Reader) block(at, n uint64, magic string) ([]byte, error) {
 	b, err := r.bytes(at, n)
 	if err == nil && !bytes.HasPrefix(b, []byte(magic)) {
@@ -83,7 +83,7 @@ func (r *Reader) block(at, n uint64, magic string) ([]byte, error) {
 	return b, err
 }
 
-// maxHeader is the maximum size in bytes of an object header that is read.
+// maxHeader is the maximum size in bytes of an object header. A larger header counts as damaged.
 const maxHeader = 256 << 10
 
 // Object reads the description of an object.
@@ -206,7 +206,7 @@ func (r *Reader) attributes(o *Object, messages [][]byte) error {
 		}
 		parts, at := [3][]byte{}, 8
 		if m[0] == 3 {
-			at = 9 // version 3 has one more byte, the encoding of the name
+			at = 9 // version 3 of the message has one more byte, the encoding of the name
 		}
 		for i := range parts {
 			n := int(binary.LittleEndian.Uint16(m[2+2*i:]))
@@ -262,7 +262,7 @@ func (r *Reader) readCollection(at uint64) error {
 	r.heapAt, r.heap = at, map[uint16]string{}
 	for b = b[min(len(b), collectionPrefix):]; len(b) >= 16; {
 		index, n := binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint64(b[8:])
-		if index == 0 { // object 0 is the free space at the end
+		if index == 0 { // object 0 is the free space at the end of the collection
 			break
 		}
 		if b = b[16:]; n > uint64(len(b)) {
@@ -274,8 +274,8 @@ func (r *Reader) readCollection(at uint64) error {
 	return nil
 }
 
-// Links returns the links of a group, in the order of their names. In memory each takes the bytes of its name and 24
-// more.
+// Links returns the links of a group, in the order of their names. Each link takes 24 bytes of memory, and those of its
+// name.
 func (r *Reader) Links(o *Object) ([]Link, error) {
 	b, err := r.block(o.heap, heapPrefix, "HEAP\x00")
 	if err != nil {
@@ -295,10 +295,10 @@ type linkReader struct {
 	r     *Reader
 	names string
 	links []Link
-	left  int64 // number of bytes of nodes that may still be read; limits a damaged tree of nodes with several parents
+	left  int64 // number of bytes of nodes that may still be read, so that reading a damaged tree ends
 }
 
-// take returns n bytes of a node from an offset. It returns an error unless they begin with the text magic.
+// take returns the n bytes of a node from offset at on. It returns an error unless they begin with the text magic.
 func (l *linkReader) take(at, n uint64, magic string) ([]byte, error) {
 	if l.left -= int64(n); l.left < 0 {
 		return nil, fmt.Errorf("a group with more nodes than the file has bytes: %w", ErrDamaged)
@@ -306,7 +306,8 @@ func (l *linkReader) take(at, n uint64, magic string) ([]byte, error) {
 	return l.r.block(at, n, magic)
 }
 
-// node reads a node of the B-tree and the nodes below it. level is -1 for the root.
+// node reads a node of the B-tree and the nodes below it. level is the level that the node must have, or -1 for the
+// root, which may have any level.
 func (l *linkReader) node(at uint64, level int) error {
 	b, err := l.take(at, btreePrefix, "TREE\x00")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Address is the place of an object in a file.
+// Address is the offset in bytes of an object in a file.
 type Address uint64
 
 // File is a file under construction.
@@ -27,8 +27,8 @@ type Writer struct {
 	file File
 	at   int64
 	err  error
-	// heap is the collection of the global heap that takes the next strings. Its bytes are reserved at heapAt, and
-	// written when it is full or the file is closed.
+	// heap is the collection of the global heap that takes the next strings. Its place in the file is reserved, at offset
+	// heapAt. It is written there when it is full or the Writer is closed.
 	heap    []byte
 	heapAt  int64
 	strings uint16 // number of strings in heap
@@ -36,7 +36,7 @@ type Writer struct {
 	header  []byte // buffer of one object header
 }
 
-// NewWriter returns a writer to an empty file.
+// NewWriter returns a Writer to f, which must be empty.
 func NewWriter(f File) (*Writer, error) {
 	w := &Writer{file: f, next: minCollection}
 	w.write(make([]byte, superblockSize))
@@ -44,8 +44,9 @@ func NewWriter(f File) (*Writer, error) {
 }
 
 // Minimum and maximum sizes in bytes of a collection of the global heap, which holds strings. The HDF5 library accepts
-// none below the minimum. The first collection of a file has the minimum size, and each further one twice the size of
-// the one before, up to the maximum. So a small file stays small. A longer string has a collection of its own.
+// no smaller collection. The first collection of a file has the minimum size, so that a small file stays small. Each
+// further collection has twice the size of the previous one, up to the maximum. A string that is too long for the next
+// collection gets a larger one.
 const minCollection, maxCollection = 4 << 10, 64 << 10
 
 func (w *Writer) write(p []byte) {
@@ -55,8 +56,8 @@ func (w *Writer) write(p []byte) {
 	}
 }
 
-// Write appends values. The caller then describes their array with ArrayAt, at the address that Align returned before
-// the first of them.
+// Write appends values of an array. The caller calls Align before the first value, and passes the address that Align
+// returns to ArrayAt, which describes the array.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.write(p); w.err != nil {
 		return 0, w.err
@@ -72,7 +73,7 @@ func (w *Writer) Align() (Address, error) {
 	return Address(w.at), w.err
 }
 
-// String stores a text and returns the reference to it, an element of an array of strings.
+// String stores a text and returns the reference to it. Such references are the elements of an array of strings.
 func (w *Writer) String(s string) (ref [stringRef]byte, err error) {
 	const objectHeader = 16
 	size := objectHeader + (len(s)+7)&^7
@@ -101,8 +102,8 @@ func (w *Writer) String(s string) (ref [stringRef]byte, err error) {
 	return ref, w.err
 }
 
-// flushStrings writes the collection of strings that is in memory to its place in the file. If 16 or more bytes remain
-// in it, they are described as free space, which is object 0 of a collection.
+// flushStrings writes the collection of strings that is in memory to its place in the file. If 16 or more bytes of the
+// collection are free, they are described as object 0, the free space.
 func (w *Writer) flushStrings() {
 	if w.heap == nil || w.err != nil {
 		return
@@ -117,7 +118,7 @@ func (w *Writer) flushStrings() {
 }
 
 // ArrayAt writes the description of an array and returns its address. values is the address of the array's values,
-// which were written before or will be written later. They take the product of shape, times t.Size(), in bytes.
+// which were written before or will be written later. Their size in bytes is the product of shape, times t.Size().
 func (w *Writer) ArrayAt(values Address, t Type, shape []int, attributes ...Attribute) (Address, error) {
 	size := uint64(t.Size())
 	for _, n := range shape {
@@ -126,12 +127,12 @@ func (w *Writer) ArrayAt(values Address, t Type, shape []int, attributes ...Attr
 	if size == 0 {
 		values = Address(undefined)
 	}
-	layout := binary.LittleEndian.AppendUint64([]byte{3, 1}, uint64(values)) // version 3 of the message, contiguous array
+	layout := binary.LittleEndian.AppendUint64([]byte{3, 1}, uint64(values)) // layout version 3, contiguous array
 	layout = binary.LittleEndian.AppendUint64(layout, size)
 	return w.object([]message{
 		{messageDataspace, encodeShape(shape)},
 		{messageDatatype, t.encode()},
-		{messageFill, []byte{2, 2, 2, 1, 0, 0, 0, 0}}, // version 2, allocated late, written if set, default value
+		{messageFill, []byte{2, 2, 2, 1, 0, 0, 0, 0}}, // version 2, late allocation, fill value written if set, default value
 		{messageLayout, layout},
 	}, attributes)
 }
@@ -165,7 +166,7 @@ func (w *Writer) object(messages []message, attributes []Attribute) (Address, er
 	h := append(w.header[:0], 1, 0)
 	h = binary.LittleEndian.AppendUint16(h, uint16(len(messages)))
 	h = binary.LittleEndian.AppendUint32(h, 1) // reference count 1: one link leads to the object
-	h = append(h, 0, 0, 0, 0, 0, 0, 0, 0)      // size of the messages, which is set below, and padding
+	h = append(h, 0, 0, 0, 0, 0, 0, 0, 0)      // 4 bytes for the size of the messages, set below, and 4 of padding
 	for _, m := range messages {
 		h = binary.LittleEndian.AppendUint16(h, m.kind)
 		h = binary.LittleEndian.AppendUint16(h, uint16((len(m.content)+7)&^7))
@@ -192,18 +193,17 @@ func encodeAttribute(name string, value [stringRef]byte) []byte {
 	return append(m, value[:]...)
 }
 
-// Links are the links of a group that is being made. In memory each takes the bytes of its name and some 20 more.
+// Links are the links of a group that is being made. Each link takes the bytes of its name and some 20 more in memory.
 type Links struct {
 	heap    []byte // names, each ended by a zero and padded to a multiple of 8 bytes; the first one is empty
 	entries []link
 }
 
 type link struct {
-	name   uint64 // offset in heap
+	name   uint64 // offset of the name in Links.heap
 	object Address
 }
 
-// Name errors of links.
 var (
 	// ErrName is wrapped by the error for a name that a link cannot have.
 	ErrName = errors.New("not a name of an HDF5 link")
@@ -211,7 +211,7 @@ var (
 	ErrDuplicate = errors.New("two HDF5 links have the same name")
 )
 
-// Add adds a link to an object. A name that is empty, "." or has a slash or a zero byte is refused.
+// Add adds a link to an object. It returns an ErrName for a name that is empty, "." or has a slash or a zero byte.
 func (l *Links) Add(name string, object Address) error {
 	if name == "" || name == "." || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("%q: %w", name, ErrName)
@@ -227,7 +227,6 @@ func (l *Links) Add(name string, object Address) error {
 // Len returns the number of links.
 func (l *Links) Len() int { return len(l.entries) }
 
-// name returns the name of a link.
 func (l *Links) name(e link) []byte {
 	name := l.heap[e.name:]
 	return name[:bytes.IndexByte(name, 0)]
@@ -259,7 +258,7 @@ func (w *Writer) Group(l *Links, attributes ...Attribute) (Address, error) {
 	w.write(l.heap)
 	heap, _ := w.Align()
 	prefix := []byte("HEAP\x00\x00\x00\x00")
-	for _, v := range []uint64{uint64(len(l.heap)), 1, uint64(names)} { // 1: no part of the heap is free
+	for _, v := range []uint64{uint64(len(l.heap)), 1, uint64(names)} { // 1 means that no part of the heap is free
 		prefix = binary.LittleEndian.AppendUint64(prefix, v)
 	}
 	w.write(prefix)
@@ -299,8 +298,9 @@ func (w *Writer) symbolNodes(l *Links) (nodes []node) {
 	return nodes
 }
 
-// treeNodes writes the nodes of one level of a B-tree, which refer to children, and returns them (III.A.1). In a node,
-// the key between two children is the last name of the left child. The first key of the level is the empty name.
+// treeNodes writes the nodes of one level of a B-tree and returns them (III.A.1). children are the nodes of the level
+// below. In a node, the key between two children is the last name of the left child. The first key of the level is the
+// empty name.
 func (w *Writer) treeNodes(children []node, level int) (nodes []node) {
 	const size = btreePrefix + 2*internalK*16 + 8
 	at, _ := w.Align()
@@ -332,13 +332,14 @@ func (w *Writer) treeNodes(children []node, level int) (nodes []node) {
 	return nodes
 }
 
-// Close writes the strings that are left and the superblock (II.A). It does not close the file.
+// Close writes the strings that are still in memory, and the superblock (II.A), which contains root, the address of the
+// root group. It does not close the file.
 func (w *Writer) Close(root Address) error {
 	w.flushStrings()
 	if w.err != nil {
 		return w.err
 	}
-	s := append([]byte(signature), 0, 0, 0, 0, 0, 8, 8, 0) // versions 0, offsets and lengths of 8 bytes
+	s := append([]byte(signature), 0, 0, 0, 0, 0, 8, 8, 0) // all versions are 0, offsets and lengths take 8 bytes
 	s = binary.LittleEndian.AppendUint16(s, leafK)
 	s = binary.LittleEndian.AppendUint16(s, internalK)
 	s = append(s, 0, 0, 0, 0)

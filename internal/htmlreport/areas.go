@@ -9,18 +9,19 @@ import (
 	"seqembed/internal/digits"
 )
 
-// Areas is a chart of rates over time. Each series, such as a device, is an area on top of that of the series before
-// it.
+// Areas is a chart of rates over time. Each series, such as a device, is an area that is stacked on the area of the
+// series before it.
 type Areas struct {
 	Title, Text string
-	Unit        string        // of the amounts, such as tokens
-	Width       time.Duration // of an interval
-	Time        time.Duration // end of the last interval, which may be shorter
+	Unit        string        // unit of the amounts, such as tokens
+	Width       time.Duration // width of an interval
+	Time        time.Duration // end of the last interval, which may be shorter than Width
 	Names       []string
 	Amounts     [][]float64 // by series and interval; all series have the same number of intervals
 }
 
-// drawnIntervals is the largest number of intervals in a drawing, so that each has some pixels.
+// drawnIntervals is the largest number of intervals in a drawing. With more, an interval would have less than six
+// pixels.
 const drawnIntervals = 80
 
 func (a Areas) draw() drawing {
@@ -65,8 +66,8 @@ func (a Areas) draw() drawing {
 	return d
 }
 
-// rates returns the amounts per second of each series, and the width of the intervals. If there are more than
-// drawnIntervals, it joins neighbouring intervals.
+// rates returns the amounts per second of each series, and the width of the intervals. It joins neighbouring intervals
+// if there are more than drawnIntervals.
 func (a Areas) rates() (rates [][]float64, width time.Duration) {
 	n := len(a.Amounts[0])
 	joined := (n + drawnIntervals - 1) / drawnIntervals

@@ -25,7 +25,7 @@ type frame struct {
 	Tall                                                                            bool
 }
 
-// plot is the frame of most charts, and tall that of a Scatter, which takes two rows of the page.
+// plot is the frame of most charts, and tall is that of a Scatter, which takes two rows of the page.
 var (
 	plot = frame{Width: 560, Height: 300, Left: 64, Right: 536, Top: 26, Bottom: 244, BelowAxis: 263, BesideAxis: 56, MiddleX: 300, LabelY: 288}
 	tall = frame{Width: 560, Height: 580, Left: 64, Right: 536, Top: 26, Bottom: 524, BelowAxis: 543, BesideAxis: 56, MiddleX: 300, LabelY: 568, Tall: true}
@@ -37,7 +37,7 @@ type tick struct{ At, Text string }
 // shape is an element of the SVG image: a path, or a circle if Path is empty. Tip is shown when the pointer is over it.
 type shape struct{ Class, Path, X, Y, R, Tip string }
 
-// entry is a line of a legend.
+// entry is a line of a legend: the CSS class of a color, and a text.
 type entry struct{ Class, Text string }
 
 // scale maps the values of an axis, or their logarithms, to coordinates.
@@ -89,7 +89,7 @@ func (s scale) decades(multiples ...float64) (list []tick) {
 	return list
 }
 
-// roundStep returns the least of 1, 2 and 5 times a power of ten that is at least step.
+// roundStep returns the least number that is at least step and is 1, 2 or 5 times a power of ten.
 func roundStep(step float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(step)))
 	for _, m := range []float64{1, 2, 5} {
@@ -133,14 +133,15 @@ func box(left, top, right, bottom float64) string {
 	return fmt.Sprintf("M%.1f %.1fH%.1fV%.1fH%.1fZ", left, top, right, bottom, left)
 }
 
-// series returns the CSS class that gives the nth series of a chart its color. All series from the ninth on share one.
+// series returns the CSS class that gives series n of a chart its color, where n begins with 0. All series from n =
+// MaxColors on share a class.
 func series(n int) string { return fmt.Sprintf("s%d", min(n, MaxColors)) }
 
 // MaxColors is the number of series or groups of a chart that get a color of their own. All others are gray.
 const MaxColors = 8
 
-// share returns the number in the cell of a table such as "12.5%", but at most 100, as the length of a bar. It returns
-// 0 if the cell is not a number.
+// share returns the length of the bar in a cell of a table: the number in a cell such as "12.5%", but at most 100. It
+// returns 0 if the cell is not a number.
 func share(cell string) string {
 	v, err := strconv.ParseFloat(strings.TrimSuffix(cell, "%"), 64)
 	if err != nil {

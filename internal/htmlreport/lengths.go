@@ -8,14 +8,14 @@ import (
 	"seqembed/internal/digits"
 )
 
-// Lengths counts lengths in classes whose widths grow with the lengths: 32 for each doubling, or one for each length
-// below 46. The zero value is empty.
+// Lengths counts lengths in classes. A class is a range of lengths: there are 32 classes between a length and its
+// double, but below 46 each length is a class. The zero value is empty.
 type Lengths struct{ counts, marked []int64 }
 
 // classesPerDoubling is the number of classes between a length and its double.
 const classesPerDoubling = 32
 
-// classes has the least length of each class, up to 2⁴⁰.
+// classes has the least length of each class. The last length is 2⁴⁰.
 var classes = func() (list []int) {
 	for i := range 40*classesPerDoubling + 1 {
 		list = append(list, int(math.Round(math.Pow(2, float64(i)/classesPerDoubling))))
@@ -23,13 +23,13 @@ var classes = func() (list []int) {
 	return slices.Compact(list)
 }()
 
-// Add counts a length. Marked lengths are drawn in another color.
+// Add counts a length. Marked lengths, such as those of truncated records, are drawn in another color.
 func (l *Lengths) Add(length int, marked bool) {
 	class, found := slices.BinarySearch(classes, length)
 	if !found {
 		class--
 	}
-	class = min(max(class, 0), len(classes)-2) // the last class has no end
+	class = min(max(class, 0), len(classes)-2) // classes does not say where the last class ends
 	l.grow(class + 1)
 	l.counts[class]++
 	if marked {
@@ -58,15 +58,15 @@ func (l *Lengths) Merge(other *Lengths) {
 type Histogram struct {
 	Title, Text  string
 	Lengths      Lengths
-	Limit        int    // a length that is drawn as a line; 0: none
-	Plain, Mark  string // names of lengths that are not marked, and of marked ones
+	Limit        int    // a length that is drawn as a line; 0 means no line
+	Plain, Mark  string // names of the unmarked and of the marked lengths in the legend
 	Unit, XLabel string // unit of the counts, such as records; label of the lengths
 }
 
-// bar is a bar of a histogram. It stands for the lengths from the field from to to−1.
+// bar is a bar of a histogram. It counts the lengths that are at least from and less than to.
 type bar struct {
 	from, to  int
-	n, marked int64
+	n, marked int64 // number of all lengths, and of marked lengths
 }
 
 // drawnBars is the largest number of bars in a drawing.
@@ -80,7 +80,7 @@ func (l *Lengths) bars() (list []bar) {
 	if first < 0 {
 		return nil
 	}
-	end := len(l.counts) // the last class is occupied, because grow makes room for no other
+	end := len(l.counts) // Add and Merge append no empty class at the end
 	joined := (end - first + drawnBars - 1) / drawnBars
 	for i := first; i < end; i += joined {
 		b := bar{from: classes[i], to: classes[min(i+joined, end)]}
@@ -103,14 +103,14 @@ func (h Histogram) draw() drawing {
 		highest, marked = max(highest, b.n), marked+b.marked
 	}
 	low, high := float64(bars[0].from), float64(bars[len(bars)-1].to)
-	if high < 2*low { // one bar would fill the chart
+	if high < 2*low { // without more room one bar would fill the chart
 		low, high = low/1.4, high*1.4
 	}
 	x, y := d.across(low, high), d.up(0, float64(highest)*1.05)
 	x.log = true
 	d.X, d.Y = x.ticks(6), y.ticks(5)
 	if highest < 5 {
-		d.Y = d.up(0, float64(highest)*1.05).ticks(int(highest) + 1) // no halves of a record
+		d.Y = d.up(0, float64(highest)*1.05).ticks(int(highest) + 1) // ticks at whole numbers only
 	}
 	for _, b := range bars {
 		if b.n == 0 {
@@ -118,7 +118,7 @@ func (h Histogram) draw() drawing {
 		}
 		left, right := x.at(float64(b.from)), x.at(float64(b.to))
 		if right-left > 4 {
-			right-- // a gap between bars
+			right-- // leaves a gap between bars
 		}
 		middle := y.at(float64(b.n - b.marked))
 		if b.n > b.marked {

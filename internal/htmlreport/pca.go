@@ -7,20 +7,20 @@ import (
 	"slices"
 )
 
-// blockSize is the number of directions that Project iterates at once. Two are needed. The others make it converge when
-// the variance along the third principal component is similar to that along the second.
+// blockSize is the number of directions that Project iterates at once. Only two are needed. With more, Project also
+// converges quickly if the third principal component has nearly the variance of the second.
 const blockSize = 8
 
-// maxIterations bounds the iterations of Project. 10 or 20 are usual.
+// maxIterations bounds the iterations of Project, which usually needs 10 or 20.
 const maxIterations = 60
 
-// Project projects rows of equal length on their first two principal components. shares are the parts of the whole
-// variance that lie along these. The sign of a component is such that its coordinate of the largest absolute value is
+// Project projects rows of equal length on their first two principal components. shares are the fractions of the total
+// variance along the two components. The sign of a component makes its coordinate of the largest absolute value
 // positive.
 //
-// It is the block power method (subspace iteration) with the Rayleigh-Ritz step, see Golub and Van Loan, Matrix
-// Computations, section 8.2: the covariance is never computed, and each iteration costs two products of the rows with a
-// few vectors.
+// Project uses the block power method (subspace iteration) with the Rayleigh-Ritz step, see Golub and Van Loan, Matrix
+// Computations, section 8.2. It never computes the covariance: each iteration costs two products of the rows with a few
+// vectors.
 func Project(rows [][]float32) (points [][2]float64, shares [2]float64) {
 	points = make([][2]float64, len(rows))
 	if len(rows) == 0 || len(rows[0]) == 0 {
@@ -52,7 +52,7 @@ type centered struct {
 	rows  [][]float32
 	mean  []float64
 	row   []float64 // the row that was centered last
-	total float64   // sum of the squares of all values
+	total float64   // sum of the squares of all values, after the mean is subtracted
 }
 
 func newCentered(rows [][]float32) *centered {
@@ -90,7 +90,7 @@ func (c *centered) axes() [][]float64 {
 	before := make([]float64, len(wanted))
 	for range maxIterations {
 		next := c.scatter(block)
-		small := make([][]float64, len(block)) // the scatter matrix within the block
+		small := make([][]float64, len(block)) // the scatter matrix, projected on the block
 		for i := range small {
 			small[i] = make([]float64, len(block))
 			for j := range small[i] {
@@ -137,8 +137,9 @@ func combine(vectors, from, m [][]float64) {
 	}
 }
 
-// orthonormalize makes vectors orthonormal, in their order, by the Gram-Schmidt process in its modified form, twice
-// because of rounding. A vector that depends on those before it becomes 0.
+// orthonormalize makes vectors orthonormal, in their order, by the modified Gram-Schmidt process. It subtracts
+// projections twice, because rounding errors remain after the first time. A vector that depends on those before it
+// becomes 0.
 func orthonormalize(vectors [][]float64) {
 	for i, v := range vectors {
 		length := math.Sqrt(dot(v, v))
@@ -164,7 +165,7 @@ func eigen(m [][]float64) (values []float64, vectors [][]float64) {
 		q[i] = make([]float64, n)
 		q[i][i] = 1
 	}
-	for range 30 { // sweeps; fewer than ten are usual
+	for range 30 { // sweeps over all pairs; fewer than ten usually suffice
 		for i := range n {
 			for j := i + 1; j < n; j++ {
 				rotate(m, q, i, j)

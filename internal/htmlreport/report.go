@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-// Page is the content of a file. Texts must be valid UTF-8.
+// Page is the content of the HTML file. Texts must be valid UTF-8.
 type Page struct {
 	Title    string
 	Outcome  string // one sentence
@@ -44,7 +44,7 @@ type Table struct {
 type Column struct {
 	Name   string
 	Number bool // the cells are aligned to the right
-	Bar    bool // the cells are percentages, which are drawn as bars as well
+	Bar    bool // the cells are percentages, which are also drawn as bars
 }
 
 var (

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// withoutEnd matches the parts of a page that are valid in HTML and not in XML: the doctype and elements without an
-// end.
+// withoutEnd matches the parts of a page that are valid in HTML and not in XML: the doctype and elements without an end
+// tag.
 var withoutEnd = regexp.MustCompile("^<!doctype html>|<meta [^>]*>")
 
-// written returns a page as HTML. It fails the test unless the page is well-formed XML, apart from what withoutEnd
-// matches.
+// written returns a page as HTML. It fails the test unless the page, without the parts that withoutEnd matches, is
+// well-formed XML.
 func written(t *testing.T, p *Page) string {
 	t.Helper()
 	var b strings.Builder
@@ -85,7 +85,8 @@ func TestEmptyCharts(t *testing.T) {
 	}
 }
 
-// TestLengths checks that every length is in exactly one bar, whose ends enclose it, and that merging adds.
+// TestLengths checks that every length is in exactly one bar, between the ends of the bar, and that Merge adds up
+// counts.
 func TestLengths(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -130,8 +131,8 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// TestRates checks the rates of more intervals than a chart shows. Joined intervals must have the rate of their amounts
-// together, and a shorter last interval the rate over its own length.
+// TestRates checks the rates of more intervals than a chart shows. Joined intervals must have the rate of their added
+// amounts, and a shorter last interval the rate over its own length.
 func TestRates(t *testing.T) {
 	a := Areas{Width: time.Second, Time: 199*time.Second + 500*time.Millisecond, Names: []string{"a"}, Amounts: [][]float64{make([]float64, 200)}}
 	for i := range a.Amounts[0] {
@@ -173,9 +174,9 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// TestProject compares Project with the eigenvectors of the covariance matrix, which Jacobi's method computes. The
-// shares must be those of the two largest eigenvalues, and the coordinates of the points those along the two
-// eigenvectors, except for the sign.
+// TestProject compares Project with the eigenvalues and eigenvectors of the covariance matrix, which Jacobi's method
+// computes. Each share must be an eigenvalue divided by the sum of all eigenvalues. Each coordinate must be the
+// projection on an eigenvector, except for the sign.
 func TestProject(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for _, c := range []struct{ rows, dim int }{{50, 20}, {200, 5}, {7, 40}, {30, 3}, {10, 2}} {
@@ -207,7 +208,7 @@ func TestProject(t *testing.T) {
 			if want := values[k] / total; math.Abs(shares[k]-want) > 1e-6 {
 				t.Errorf("%v: component %d has %.9f of the variance, want %.9f", c, k, shares[k], want)
 			}
-			same := 0.0 // of the points and of the projections on the eigenvector
+			same := 0.0 // dot product of the coordinates and of the projections on the eigenvector
 			for i, row := range rows {
 				centered.center(row)
 				want := 0.0
@@ -250,7 +251,7 @@ func TestProjectDegenerate(t *testing.T) {
 	}
 }
 
-// BenchmarkProject projects 2,000 rows, as many as a report shows, of the width of ESM-2 650M.
+// BenchmarkProject projects 2,000 rows, as many as a report shows, of 1,280 values, as ESM-2 650M has.
 func BenchmarkProject(b *testing.B) {
 	random := rand.New(rand.NewPCG(3, 4))
 	rows := make([][]float32, 2000)
@@ -265,8 +266,8 @@ func BenchmarkProject(b *testing.B) {
 	}
 }
 
-// TestLabels checks that a chart of few records has a tick for their number, and that no label at the end of an axis is
-// cut.
+// TestLabels checks that the axis of a chart of few records ends with a tick at their number, and that no label at the
+// end of an axis is cut off.
 func TestLabels(t *testing.T) {
 	for highest := range 7 {
 		var l Lengths
@@ -280,7 +281,7 @@ func TestLabels(t *testing.T) {
 		}
 		for _, tick := range d.X {
 			at, err := strconv.ParseFloat(tick.At, 64)
-			const digit = 8 // width of a digit of 13 px, at most
+			const digit = 8 // largest width of a digit in pixels, in a font of 13 px
 			if err != nil || at+digit*float64(len(tick.Text))/2 > float64(d.Width) {
 				t.Errorf("the label %s at %s is cut at %d", tick.Text, tick.At, d.Width)
 			}

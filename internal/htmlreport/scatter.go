@@ -9,7 +9,7 @@ import (
 type Scatter struct {
 	Title, Text    string
 	XLabel, YLabel string
-	Groups         []Group // from the ninth on they share a color
+	Groups         []Group // all groups from the ninth on share a color
 }
 
 // Group is points of one color.
@@ -53,7 +53,7 @@ func (s Scatter) draw() drawing {
 			d.Shapes = append(d.Shapes, shape{Class: series(i), X: px(x.at(p.X)), Y: px(y.at(p.Y)), R: radius, Tip: p.Tip})
 		}
 	}
-	// In a random order no group hides another.
+	// The points are drawn in a random order, so that no group hides another.
 	rand.New(rand.NewPCG(1, 1)).Shuffle(len(d.Shapes), func(i, j int) { d.Shapes[i], d.Shapes[j] = d.Shapes[j], d.Shapes[i] })
 	return d
 }

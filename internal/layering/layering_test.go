@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// allowed maps each package of this module to the packages of this module that it may import. An entry also holds for
-// packages in folders below the key, and allows packages in folders below those that it lists, except backends, which
-// must be listed by name. A package without an entry may import none.
+// allowed maps a package of this module (the key) to the packages of this module that it may import. A key also stands
+// for the packages in folders below it, and a listed package for those in folders below it. Backends are an exception:
+// each must be listed by name. A package without an entry may import no package of this module.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels", "kernels/ref"},
@@ -26,29 +26,31 @@ var allowed = map[string][]string{
 	"internal/monitor":    {"internal/digits", "kernels/cuda/driver"},
 	"internal/htmlreport": {"internal/digits"},
 	"weights/hub":         {"internal/flock", cancel},
-	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
-	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
-	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
-	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
+	// transformer uses only the type Alphabet of internal/seqio.
+	"transformer": {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"},
+	"pool":        {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
+	"cmd/embed":   {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
+	"bench":       {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
 }
 
 // backends are the packages that implement kernels.Backend. The list must contain every package directly below kernels,
 // except those in testOnly.
 var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
 
-// binding lists the packages below kernels/cuda that call CUDA. They may import only what allowed lists by name, and
-// only packages that list them by name may import them.
+// binding lists the packages below kernels/cuda that call CUDA. Entries of allowed for folders above do not apply to
+// them: an import from or by such a package is permitted only if the importing package's own entry lists the imported
+// package by name.
 var binding = []string{"kernels/cuda/gpu", "kernels/cuda/driver"}
 
 // testOnly lists the packages that only tests may import.
 var testOnly = []string{"internal/readback", "kernels/kernelstest", "transformer/goldentest", "weights/hub/hubtest"}
 
-// software is the software GPU. It may import no package of this module, and only tests and its own command may import
-// it.
+// software is the package of the software GPU, a program that emulates a GPU on the CPU. It may import no package of
+// this module. Only tests and the command softgpu/build may import it.
 const software = "kernels/cuda/softgpu"
 
 // half is the package that converts 16-bit floating-point values. Backends, checkpoints and outputs share it, so that
-// they round alike.
+// they all round in the same way.
 const half = "internal/half"
 
 // cancel is the package for readers that return an error when a context ends, for example while a file is hashed.
@@ -99,12 +101,12 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// within reports whether a package is the given one or below it.
+// within reports whether the package name is parent or is in a folder below parent.
 func within(name, parent string) bool { return name == parent || strings.HasPrefix(name, parent+"/") }
 
 func mayImport(name, target string) bool {
 	if slices.Contains(testOnly, target) {
-		return false // go list omits the imports of tests
+		return false // imports by tests are not checked, because go list omits them
 	}
 	if target == software || name == software {
 		return target == software && name == software+"/build"
@@ -112,7 +114,7 @@ func mayImport(name, target string) bool {
 	if slices.Contains(binding, target) || slices.Contains(binding, name) {
 		return slices.Contains(allowed[name], target)
 	}
-	top := "" // the nearest package above that is listed, or the package itself
+	top := "" // the longest key of allowed that is name or a folder above name, or empty
 	for key := range allowed {
 		if within(name, key) && len(key) > len(top) {
 			top = key

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	maxFunction = 60 // lines
-	maxMethods  = 20 // methods of a type
-	maxComment  = 120
+	maxFunction = 60  // maximum number of lines of a function
+	maxMethods  = 20  // maximum number of methods of a type
+	maxComment  = 120 // maximum number of columns of a comment line
 )
 
 // tables lists the functions, as folder and name, that may have more than maxFunction lines, because they are lists of
@@ -25,8 +25,8 @@ var tables = []string{
 	"kernels/cuda/softgpu makeExpressions", "kernels/kernelstest cases", "kernels/kernelstest mistakes",
 }
 
-// TestShapes limits the length of functions and the number of methods, except in tests, generators and generated files,
-// and the width of comments everywhere.
+// TestShapes limits the number of lines of a function and the number of methods of a type, except in tests, generators
+// and generated files. It limits the width of comment lines, except in generated files.
 func TestShapes(t *testing.T) {
 	root := "../.."
 	methods := map[string]int{}
@@ -86,7 +86,7 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// receiver returns the name of a method's type.
+// receiver returns the name of the type in a method's receiver, whose type expression is e.
 func receiver(e ast.Expr) string {
 	for {
 		switch x := e.(type) {

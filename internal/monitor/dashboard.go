@@ -103,8 +103,8 @@ func (m Model) stageLine(width int) string {
 	return fit(width, parts)
 }
 
-// Table returns the lines of a table with the devices that have computed anything, for each model. It is for the end of
-// a run. Without such devices it returns nil.
+// Table returns the lines of a table for the end of a run: the devices that have computed anything, for each model. If
+// no device has, it returns nil.
 func (s Snapshot) Table() []string {
 	c := newColumns("model", "device", "sequences", "tokens", "tokens/s", "computing", "waiting", "full", "GPU", "memory", "power")
 	for _, m := range s.Models {
@@ -155,8 +155,8 @@ func Bar(percent int64) string {
 	return strings.Repeat("#", full) + strings.Repeat(".", cells-full)
 }
 
-// Fit joins texts to a line of at most width columns. If they are too long together, it leaves out texts from the end
-// of the list, and at last truncates the only one.
+// Fit joins texts to a line of at most width columns. If they are too long together, it leaves out the last texts. If
+// the first text alone is too long, it is truncated.
 func Fit(width int, texts ...string) string {
 	var parts []part
 	for i, t := range texts {
@@ -172,7 +172,7 @@ type part struct {
 }
 
 // fit joins the parts to a line of at most width columns. It leaves out parts, those with the largest priorities first,
-// until the others fit.
+// until the line fits. If one part is left, it is truncated.
 func fit(width int, parts []part) string {
 	for {
 		line, worst := "", 0
@@ -195,7 +195,7 @@ type column struct {
 	title    string
 	cells    []string
 	priority int // columns with the largest priorities are left out first
-	least    int // the width to which the column may shrink; 0 if it may not
+	least    int // the column may shrink to this width; 0 means that it may not shrink
 }
 
 type columns []column
@@ -247,9 +247,9 @@ func (c column) width() int {
 	return width
 }
 
-// table returns the lines of a table: a line of titles, and a line for each row. If it is wider than width, columns are
-// shrunk or left out, as their fields least and priority say. The first column and columns that may shrink are aligned
-// to the left, all others to the right.
+// table returns the lines of a table: a line of titles, and a line for each row. If the table is wider than width, it
+// shrinks and leaves out columns, see the fields least and priority of column. The first column and columns that may
+// shrink are aligned to the left, all others to the right.
 func table(width int, list []column) []string {
 	var widths []int
 	for {

@@ -8,15 +8,15 @@ import (
 // maxIntervals bounds the number of intervals in a history, and so its memory.
 const maxIntervals = 240
 
-// firstInterval is the width of the intervals at the beginning of a history.
+// firstInterval is the width of the intervals of a new history, before it doubles.
 const firstInterval = 10 * time.Millisecond
 
 // history contains the numbers of tokens that each device of a model has computed in intervals of time. All intervals
-// have the same width. The width doubles when there would be more than maxIntervals.
+// have the same width. It doubles when there would be more than maxIntervals intervals.
 type history struct {
 	since  time.Time
 	width  time.Duration
-	tokens map[string][]float64 // by device
+	tokens map[string][]float64 // number of tokens in each interval, by device
 }
 
 // newHistory returns a history without tokens.
@@ -68,8 +68,8 @@ func (h *history) double() {
 // Throughput contains the numbers of tokens that each device of a model has computed in intervals of time. The first
 // interval begins when the first device is ready.
 type Throughput struct {
-	Width   time.Duration // of an interval
-	Time    time.Duration // until the model ended, or until now
+	Width   time.Duration // width of an interval
+	Time    time.Duration // time from the first interval until the model ended, or until now if it has not
 	Devices []string
 	Tokens  [][]float64 // by device and interval; all devices have the same number of intervals
 }

@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// loadNVML loads NVML, NVIDIA's library for the sensors of GPUs, with NVIDIA's Go package. It takes the file that
-// p.FindNVML finds.
+// loadNVML loads NVML, NVIDIA's library for the sensors of GPUs, with NVIDIA's Go package go-nvml. It loads the file
+// that p.FindNVML finds.
 func loadNVML(p driver.Places) (finder, error) {
 	_, attempts, err := p.FindNVML()
 	if err != nil {

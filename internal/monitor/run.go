@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// Run counts the events of a run. Models are computed one after the other. Plan announces each of them, and Begin
-// starts the next one. All other events are about the model that Begin has started last. The methods may be called
-// concurrently.
+// Run counts the events of a run. Models are computed one after the other: Plan announces each model, and Begin starts
+// the next one. All other events are about the model that was started last. The methods may be called concurrently.
 type Run struct {
 	mu     sync.Mutex
 	now    func() time.Time // time.Now, except in tests
@@ -27,27 +26,27 @@ func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
 // model contains the counts and times of one model of a run.
 type model struct {
 	name             string
-	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
-	files, settled   int              // number of inputs, and of those for which Settle has been called
+	left             map[string]int64 // bytes on disk that are not done yet, by input; without inputs that have ended
+	files, settled   int              // number of inputs, and of inputs that Settle has counted
 	sized            bool             // whether the size of every input is known
-	allSize, allDone int64            // bytes on disk, except pipes
+	allSize, allDone int64            // bytes on disk of all inputs except pipes, and how many are done
 	computed         int64            // bytes embedded in this run
 	devices          []*device
 	reading, writing Stage
 	halvings         int
 	skipped          int64
 	failed           int
-	fill             fraction // number of tokens in the batches, and the largest number that they could have
+	fill             fraction // tokens in the batches, and tokens that would fit in them
 	history          history
-	began            time.Time // when the first device was ready
+	began            time.Time // time at which the first device was ready
 	ended            time.Time
 }
 
-// fraction is a quotient whose two sides are summed up: parts and wholes, or values and their number.
+// fraction is a quotient of two sums: of parts and wholes for a percentage, or of values and their number for a mean.
 type fraction struct{ part, whole float64 }
 
 // percent returns part as a percentage of whole.
-func (f fraction) percent() Value { return 100 * Value(f.part/f.whole) } // 0/0 is NaN, unknown
+func (f fraction) percent() Value { return 100 * Value(f.part/f.whole) } // 0/0 is NaN, which means unknown
 
 // device contains the counts, times and sensor values of a device, for one model.
 type device struct {
@@ -63,8 +62,8 @@ type device struct {
 	inside      func() float64
 	sample      Sample
 	sampled     time.Time
-	utilization fraction // sum and number of samples while the device computed
-	power       fraction
+	utilization fraction // sum in percent and number of the samples while the device computed
+	power       fraction // sum in watts and number of the samples while the device computed
 	peakMemory  Value
 	peakHeat    Value
 }
@@ -122,7 +121,7 @@ func (r *Run) on(change func(m *model)) {
 	}
 }
 
-// device returns the device with that name. It adds the device if there is none.
+// device returns the device with a name. It adds the device if there is none.
 func (m *model) device(name string) *device {
 	if i := slices.IndexFunc(m.devices, func(d *device) bool { return d.name == name }); i >= 0 {
 		return m.devices[i]
@@ -140,7 +139,8 @@ func (r *Run) DeviceOpening(name, pci string) {
 	r.on(func(m *model) { m.device(name).pci = pci })
 }
 
-// DeviceReady sets the time at which a device begins to compute. A model begins with its first device.
+// DeviceReady sets the time at which a device begins to compute. For the first device, this is also the time at which
+// the model begins.
 func (r *Run) DeviceReady(name string) {
 	r.on(func(m *model) {
 		d := m.device(name)
@@ -165,7 +165,7 @@ type Batch struct {
 	Sequences    int
 	Tokens       int
 	Budget       int           // largest number of tokens that a batch of the device may have
-	Bytes        int64         // approximate size of its input on disk
+	Bytes        int64         // approximate size of its records on disk
 	Took, Waited time.Duration // computing time of the batch, and idle time of the device before it
 }
 
@@ -184,8 +184,8 @@ func (r *Run) Add(b Batch) {
 	})
 }
 
-// SpanKnown counts bytes of an input file whose records did not have to be computed in this run, because their results
-// were there before.
+// SpanKnown counts bytes of an input file as done, because the results of their records were known before, for example
+// from an earlier run.
 func (r *Run) SpanKnown(file string, bytes int64) {
 	r.on(func(m *model) { m.advance(file, bytes) })
 }
@@ -197,20 +197,20 @@ func (m *model) advance(file string, bytes int64) {
 	m.allDone += bytes
 }
 
-// SpanRead adds the times that a reader took for a group of records: busy with reading and tokenizing them, and waiting
-// before that until earlier records were computed and written.
+// SpanRead adds two times of a reader for a group of records: busy, in which it read and tokenized them, and waiting,
+// in which it waited before until earlier records were computed and written.
 func (r *Run) SpanRead(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }
 
-// SpanWritten adds the times that a writer took for a group of records: busy with writing their embeddings, and waiting
-// for them.
+// SpanWritten adds two times of a writer for a group of records: busy, in which it wrote their embeddings, and waiting,
+// in which it waited for the embeddings.
 func (r *Run) SpanWritten(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.writing.add(busy, waiting) })
 }
 
-// Settle counts an input that has finished, has failed or was complete before. A failed input counts for the run even
-// if Plan did not announce it, because it could not be read before the first model, for example.
+// Settle counts an input that has finished, has failed or was complete before the run. A failed input counts for the
+// run even if Plan has not announced it, for example because it could not be read before the first model.
 func (r *Run) Settle(file string, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -227,13 +227,13 @@ func (r *Run) Settle(file string, failed bool) {
 	}
 	m.settled++
 	m.allDone += size
-	delete(m.left, file) // batches of a failed file may still follow
+	delete(m.left, file) // later batches of a failed file then count no bytes
 	if failed {
 		m.failed++
 	}
 }
 
-// Halved counts that a device has run out of memory, so that its batches have at most budget tokens from here on.
+// Halved counts that a device has run out of memory. Its later batches have at most budget tokens.
 func (r *Run) Halved(device string, budget int) {
 	r.on(func(m *model) {
 		m.halvings++
@@ -272,17 +272,17 @@ func (r *Run) Sample(pci string, s Sample) {
 	})
 }
 
-// count adds a value, if it is known, to a mean.
+// count adds a value to a mean if the value is known.
 func (f *fraction) count(v Value) {
 	if v.known() {
 		f.part, f.whole = f.part+float64(v), f.whole+1
 	}
 }
 
-// mean returns the mean of the values that were counted.
+// mean returns the mean of the values that were counted. It is unknown if there are none.
 func (f fraction) mean() Value { return Value(f.part / f.whole) }
 
-// larger returns the larger of two values, or the known one if the other is unknown.
+// larger returns the larger of two values. If only one value is known, it returns that value.
 func larger(a, b Value) Value {
 	if !a.known() || b > a {
 		return b
@@ -294,7 +294,7 @@ func larger(a, b Value) Value {
 const recentTime = 10 * time.Second
 
 // addRecent adds a batch to d.recent and removes batches that ended too long ago for the present rate. It always keeps
-// the last two.
+// the last two batches.
 func (d *device) addRecent(now time.Time, tokens int) {
 	d.recent = append(d.recent, done{now, tokens})
 	for len(d.recent) > 2 && now.Sub(d.recent[1].at) > recentTime {
@@ -315,7 +315,7 @@ func (d *device) rate(now time.Time) Value {
 	return perSecond(int64(tokens), now.Sub(d.recent[0].at))
 }
 
-// perSecond returns a rate, or unknown if no time has passed.
+// perSecond returns n divided by d in seconds, or unknown if d is not positive.
 func perSecond(n int64, d time.Duration) Value {
 	if d <= 0 {
 		return unknown

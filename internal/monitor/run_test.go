@@ -10,7 +10,7 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// clock is a run whose time the test sets.
+// clock is a run whose present time the test sets.
 type clock struct {
 	*Run
 	at time.Time
@@ -34,8 +34,8 @@ func batch(device, file string, tokens int, bytes int64, took, waited time.Durat
 	return Batch{Device: device, File: file, Sequences: 2, Tokens: tokens, Budget: 100, Bytes: bytes, Took: took, Waited: waited}
 }
 
-// TestCounts checks the percentage of the bytes that are done: when a file was complete before, when it fails, when
-// some of its bytes are counted twice, and when it has finished.
+// TestCounts checks the percentage of the bytes that are done: when a file was complete before, when it fails, when its
+// batches have more bytes than the file, and when it has finished.
 func TestCounts(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f0": 100, "f1": 200, "f2": 300})
@@ -52,11 +52,11 @@ func TestCounts(t *testing.T) {
 	want(16)
 	add("f1", 150)
 	want(41)
-	add("f1", 60) // includes bytes that are counted again: the file has only 200
+	add("f1", 60) // 50 bytes count, because the file has only 200
 	want(50)
 	c.Settle("f1", true)
 	want(50)
-	add("f1", 40) // was in flight when its file failed
+	add("f1", 40) // a batch that was in flight when its file failed
 	want(50)
 	add("f2", 299)
 	c.Settle("f2", false)
@@ -66,8 +66,8 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestFailures checks that inputs that fail before the first model has begun, or after the last one, are counted, and
-// not among the files of a model.
+// TestFailures checks that an input that fails before the first model or after the last one counts for the run, but not
+// for a model.
 func TestFailures(t *testing.T) {
 	c := newClock()
 	c.Settle("empty", true)
@@ -90,8 +90,8 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// TestRemaining checks that the remaining time follows from the bytes of this run, without those of an earlier one, and
-// that it is a minimum until the last model has begun.
+// TestRemaining checks that the remaining time is estimated from the bytes that this run has computed, without those of
+// an earlier run, and that it is called a minimum until the last model has begun.
 func TestRemaining(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f0": 1000, "f1": 400, "f2": 600})
@@ -127,7 +127,7 @@ func TestRates(t *testing.T) {
 		c.DeviceOpening(d, "")
 		c.DeviceReady(d)
 	}
-	for range 20 { // 50 tokens/s, and then 100
+	for range 20 { // 50 tokens/s; the next loop has 100
 		c.pass(1)
 		c.Add(batch("cuda:2", "f", 50, 1, time.Second, 0))
 	}
@@ -145,7 +145,7 @@ func TestRates(t *testing.T) {
 	if d := c.model().Devices[1]; d.State != Lost || d.TokensPerSecond != 1 || d.Now.known() {
 		t.Errorf("%+v", d)
 	}
-	if d := c.model().Devices[0]; d.Now != Value(1100.0/21) { // 11 batches in 21 seconds
+	if d := c.model().Devices[0]; d.Now != Value(1100.0/21) { // 11 batches of 100 tokens in 21 seconds
 		t.Errorf("after a pause %v tokens/s", d.Now)
 	}
 	if m.Fill != Value(100*3040.0/4100) || m.TokensPerSecond != 76 {
@@ -153,7 +153,8 @@ func TestRates(t *testing.T) {
 	}
 }
 
-// TestHeldBackBy checks that the stage that waits least is named.
+// TestHeldBackBy checks that HeldBackBy names the stage that waits the smallest part of its time. It must be empty if
+// all stages only waited.
 func TestHeldBackBy(t *testing.T) {
 	for want, times := range map[string][3][2]time.Duration{
 		"reading":   {{9, 0}, {3, 6}, {1, 8}},
@@ -184,7 +185,7 @@ func TestSamples(t *testing.T) {
 	sample := func(utilization Value) Sample {
 		return Sample{Utilization: utilization, MemoryUsed: 10 * utilization, MemoryTotal: 1000, Temperature: 60, Power: unknown, Clock: 1000}
 	}
-	c.Sample("a", sample(5)) // while it loads
+	c.Sample("a", sample(5)) // ignored in means and peaks: the device still loads weights
 	c.DeviceReady("cuda:1")
 	c.Sample("a", sample(70))
 	c.Sample("a", sample(90))
@@ -275,7 +276,7 @@ device  file              tokens/s  GPU
 cuda:0  final.contigs.p…    99,999  97%
 cuda:1  b.faa                1,234  92%
 computing holds back  batches 93% full`,
-		12: "", 1: "", // any lines that fit
+		12: "", 1: "", // all lines must fit; their text is not compared
 	} {
 		got := example().Lines(width)
 		for _, line := range got {
@@ -289,15 +290,16 @@ computing holds back  batches 93% full`,
 	}
 }
 
-// TestThroughput checks that the throughput of two devices, in batches of 0.7 seconds over ten minutes, adds up to all
-// tokens, in a bounded number of intervals at the right time.
+// TestThroughput checks the throughput of two devices over ten minutes, in batches of 0.7 seconds. The tokens of all
+// intervals must add up to those of the batches and be in the right intervals, and the number of intervals must be
+// bounded.
 func TestThroughput(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f": 100})
 	c.Begin()
 	c.DeviceReady("one")
 	c.DeviceReady("two")
-	c.pass(60) // nothing to compute yet
+	c.pass(60) // no batch for a minute
 	for i := range 900 {
 		c.pass(0.7)
 		c.Add(batch("one", "f", 70, 1, 700*time.Millisecond, 0))

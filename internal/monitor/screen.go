@@ -13,14 +13,14 @@ import (
 // drawEvery is the time between two frames of a dashboard.
 const drawEvery = 250 * time.Millisecond
 
-// Screen is a terminal with a dashboard below the lines that are written to it. Before Show and after Close it only
-// passes on these lines.
+// Screen is a terminal with a dashboard below the lines that are written to it. Before Show and after Close there is no
+// dashboard, and Write only passes on the lines.
 type Screen struct {
 	w    io.Writer
 	size func() (width, height int) // size of the terminal in characters
 
 	mu     sync.Mutex
-	frame  func(width int) []string // nil if there is no dashboard
+	frame  func(width int) []string // returns the lines of the dashboard; nil if there is none
 	shown  []string                 // the dashboard on the terminal; the cursor is in the line below it
 	closed chan struct{}            // closed to end the goroutine that draws; nil without a dashboard
 	drawn  sync.WaitGroup
@@ -31,8 +31,8 @@ func NewScreen(w io.Writer, size func() (width, height int)) *Screen {
 	return &Screen{w: w, size: size}
 }
 
-// Show begins to draw a dashboard, four times a second. The function frame returns the lines of the dashboard for a
-// terminal of the given width. It must not write to the Screen.
+// Show begins to draw a dashboard every drawEvery. The function frame returns the lines of the dashboard for a terminal
+// of the given width. It must not write to the Screen.
 func (s *Screen) Show(frame func(width int) []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +55,7 @@ func (s *Screen) Show(frame func(width int) []string) {
 	})
 }
 
-// Close removes the dashboard from the terminal. Calling it again has no effect.
+// Close removes the dashboard from the terminal. A second call has no effect.
 func (s *Screen) Close() {
 	s.mu.Lock()
 	closed := s.closed
@@ -72,7 +72,8 @@ func (s *Screen) Close() {
 // Write writes whole lines above the dashboard.
 func (s *Screen) Write(p []byte) (int, error) { return len(p), s.update(string(p)) }
 
-// update replaces the dashboard on the terminal by text and, below it, a new dashboard. It writes to the terminal once.
+// update replaces the dashboard on the terminal by text and, below the text, the present dashboard. It writes to the
+// terminal in one call.
 func (s *Screen) update(text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

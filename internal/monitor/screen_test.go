@@ -14,7 +14,7 @@ import (
 type terminal struct {
 	mu    sync.Mutex
 	width int
-	rows  []string // the cursor is below the last one
+	rows  []string // the cursor is below the last row
 }
 
 func (t *terminal) Write(p []byte) (int, error) {
@@ -27,7 +27,7 @@ func (t *terminal) Write(p []byte) (int, error) {
 			panic(fmt.Sprintf("the control sequence %q", text))
 		}
 		_, text, _ = strings.Cut(rest, "J")
-		t.rows = t.rows[:len(t.rows)-up] // panics if it goes above the first row
+		t.rows = t.rows[:len(t.rows)-up] // panics if the cursor would go above the first row
 	}
 	for line := range strings.Lines(text) {
 		letters := []rune(strings.TrimSuffix(line, "\n"))
@@ -61,8 +61,8 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// TestScreen checks that lines appear above the dashboard, that the dashboard replaces itself, and that nothing of it
-// is left after Close.
+// TestScreen checks that lines appear above the dashboard, that a new frame of the dashboard replaces the last one, and
+// that no part of the dashboard is left after Close.
 func TestScreen(t *testing.T) {
 	term := &terminal{width: 20}
 	s := NewScreen(term, term.size)
@@ -86,8 +86,8 @@ func TestScreen(t *testing.T) {
 	s.Close()
 }
 
-// TestScreenBecomesNarrower checks that all rows of the dashboard are removed if the terminal has become narrower, so
-// that a line takes two rows.
+// TestScreenBecomesNarrower checks that all rows of the dashboard are removed if the terminal has become so narrow that
+// a line takes two rows.
 func TestScreenBecomesNarrower(t *testing.T) {
 	s := NewScreen(nil, nil)
 	s.shown = []string{strings.Repeat("a", 39), "b", ""}

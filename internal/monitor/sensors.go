@@ -20,7 +20,7 @@ var unknown = Value(math.NaN())
 
 func (v Value) known() bool { return !math.IsNaN(float64(v)) }
 
-// MarshalJSON returns the number, rounded to three decimals, or null.
+// MarshalJSON returns the number, rounded to three decimals, or null if it is unknown or infinite.
 func (v Value) MarshalJSON() ([]byte, error) {
 	if !v.known() || math.IsInf(float64(v), 0) {
 		return []byte("null"), nil
@@ -30,7 +30,7 @@ func (v Value) MarshalJSON() ([]byte, error) {
 
 // Sample is one reading of the sensors of a GPU. A value that the GPU does not report is unknown.
 type Sample struct {
-	Utilization Value // percent of the last sampling period during which a kernel ran
+	Utilization Value // percent of NVML's last sampling period in which a kernel ran
 	MemoryUsed  Value // bytes, of all processes
 	MemoryTotal Value // bytes
 	Temperature Value // degrees Celsius
@@ -51,8 +51,8 @@ type finder func(pci string) (read func() Sample, err error)
 // to report, until stop is called. The GPUs are identified by their addresses on the PCI bus, because CUDA and NVML
 // number them in different orders. Without NVML, and for a GPU that NVML does not know, there are no samples.
 //
-// Each GPU has a goroutine of its own, and another one loads NVML. A call of NVML that never returns keeps its
-// goroutine until the process ends, and delays nobody else: neither WatchSensors nor stop waits for NVML.
+// Each GPU has a goroutine of its own, and another goroutine loads NVML. A call of NVML that never returns keeps its
+// goroutine until the process ends, and delays no other goroutine: neither WatchSensors nor stop waits for NVML.
 func WatchSensors(addresses []string, report func(pci string, s Sample)) (stop func()) {
 	return watchSensors(addresses, func() (finder, error) { return loadNVML(driver.System()) }, sampleEvery, report)
 }
@@ -75,7 +75,7 @@ func watchSensors(addresses []string, load func() (finder, error), every time.Du
 	return func() { close(stopped) }
 }
 
-// sampleUntil calls sample at once and then in the interval every, until stopped is closed.
+// sampleUntil calls sample at once and then once in each period of length every, until stopped is closed.
 func sampleUntil(stopped <-chan struct{}, every time.Duration, sample func()) {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()

@@ -14,8 +14,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fakeNVML compiles testdata/nvml.c, an imitation of NVIDIA's library for sensors, and returns places where only this
-// library is found.
+// fakeNVML compiles testdata/nvml.c, an imitation of NVIDIA's library for sensors. It returns places in which FindNVML
+// finds only this imitation.
 func fakeNVML(t *testing.T) driver.Places {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
@@ -35,15 +35,14 @@ func fakeNVML(t *testing.T) driver.Places {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return driver.Places{Root: root, Getenv: os.Getenv, Open: func(path string) (uintptr, error) {
-		if !filepath.IsAbs(path) { // the library of the machine
+		if !filepath.IsAbs(path) { // a bare name would load the real library of this machine
 			return 0, fs.ErrNotExist
 		}
 		return driver.OpenLibrary(path)
 	}}
 }
 
-// TestNVML checks the values that are read from the sensors of two GPUs. That of a sensor that is missing must be
-// unknown.
+// TestNVML checks the values that are read from the sensors of two GPUs. The value of a missing sensor must be unknown.
 func TestNVML(t *testing.T) {
 	find, err := loadNVML(fakeNVML(t))
 	if err != nil {
@@ -124,7 +123,7 @@ func TestNoNVML(t *testing.T) {
 
 // TestHangingNVML checks that a call of NVML that never returns delays neither another GPU nor the end of the run.
 func TestHangingNVML(t *testing.T) {
-	hangs := make(chan struct{}) // never closed before the end
+	hangs := make(chan struct{}) // closed only at the end of the test
 	defer close(hangs)
 	started := make(chan struct{})
 	start := sync.OnceFunc(func() { close(started) })
@@ -151,10 +150,11 @@ func TestHangingNVML(t *testing.T) {
 			t.Errorf("a sample of %s", pci)
 		}
 	}
-	stop() // must return
+	stop() // must return while a call of NVML hangs
 }
 
-// await returns the next value of a channel, or the zero value if it is closed. It fails the test after a minute.
+// await returns the next value of a channel, or the zero value if the channel is closed. It fails the test after a
+// minute.
 func await[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {

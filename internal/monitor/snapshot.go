@@ -10,8 +10,8 @@ import (
 type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
 	Left        Value   `json:"left_seconds"`      // estimated time until the end of the run
-	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
-	FilesFailed int     `json:"-"`                 // of all models, and before the first; not in the JSON
+	LeftAtLeast bool    `json:"left_is_a_minimum"` // whether Left lacks the time of models that have not begun
+	FilesFailed int     `json:"-"`                 // number of failed inputs, including those that belong to no model
 	Models      []Model `json:"models"`
 }
 
@@ -22,10 +22,10 @@ type Model struct {
 	Files           int      `json:"files"`
 	FilesDone       int      `json:"files_done"` // files that have finished, have failed or were complete before
 	FilesFailed     int      `json:"files_failed"`
-	Percent         Value    `json:"percent"` // share of the bytes on disk that is embedded
+	Percent         Value    `json:"percent"` // share of the bytes on disk that is done
 	Sequences       int64    `json:"sequences"`
 	Tokens          int64    `json:"tokens"`
-	Seconds         Value    `json:"seconds"` // time since the first device was ready
+	Seconds         Value    `json:"seconds"` // time from the first ready device until now or the end
 	TokensPerSecond Value    `json:"tokens_per_second"`
 	Left            Value    `json:"left_seconds"`
 	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, in percent of their limit
@@ -34,7 +34,7 @@ type Model struct {
 	Reading         Stage    `json:"reading"`
 	Computing       Stage    `json:"computing"`
 	Writing         Stage    `json:"writing"`
-	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty before one was busy for a second
+	HeldBackBy      string   `json:"held_back_by"` // stage that waits least; empty until a stage was busy for a second
 	Devices         []Device `json:"devices"`
 }
 
@@ -42,30 +42,32 @@ type Model struct {
 type Device struct {
 	Name            string `json:"device"`
 	State           State  `json:"state"`
-	File            string `json:"file"` // input of its last batch
+	File            string `json:"file"` // input file of the last batch
 	Sequences       int64  `json:"sequences"`
 	Tokens          int64  `json:"tokens"`
 	TokensPerSecond Value  `json:"tokens_per_second"`     // mean since the device was ready
-	Now             Value  `json:"tokens_per_second_now"` // rate in the last ten seconds, or of the last batch
+	Now             Value  `json:"tokens_per_second_now"` // rate in about the last ten seconds
 	Batch           int    `json:"batch_tokens"`          // largest number of tokens in a batch
-	LongPercent     Value  `json:"long_record_percent"`   // share of a long record that has been computed
+	LongPercent     Value  `json:"long_record_percent"`   // computed share of a long record, if there is one
 	Stage
-	Utilization     Value `json:"utilization_percent"`
-	MemoryUsed      Value `json:"memory_used_bytes"`
-	MemoryTotal     Value `json:"memory_total_bytes"`
-	Temperature     Value `json:"temperature_celsius"`
-	Power           Value `json:"power_watts"`
-	Clock           Value `json:"clock_megahertz"`
-	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three are of the time in which it computed
+	Utilization Value `json:"utilization_percent"`
+	MemoryUsed  Value `json:"memory_used_bytes"`
+	MemoryTotal Value `json:"memory_total_bytes"`
+	Temperature Value `json:"temperature_celsius"`
+	Power       Value `json:"power_watts"`
+	Clock       Value `json:"clock_megahertz"`
+	// The means and the peaks cover only the time in which the device computed.
+	MeanUtilization Value `json:"mean_utilization_percent"`
 	MeanPower       Value `json:"mean_power_watts"`
 	PeakMemory      Value `json:"peak_memory_bytes"`
 	PeakTemperature Value `json:"peak_temperature_celsius"`
 }
 
-// Stage contains the times of one stage of a run: reading, computing or writing. The times of its goroutines are added.
+// Stage contains the times of one stage of a run: reading, computing or writing. The times of all goroutines of the
+// stage are added up.
 type Stage struct {
 	Busy    Value `json:"busy_seconds"`
-	Waiting Value `json:"waiting_seconds"` // time in which it waited for other stages
+	Waiting Value `json:"waiting_seconds"` // time in which the stage waited for other stages
 }
 
 func (s *Stage) add(busy, waiting time.Duration) {
@@ -169,7 +171,7 @@ func (m *model) percent() Value {
 	return Value(min(100, 100*m.allDone/max(m.allSize, 1)))
 }
 
-// remaining estimates the remaining seconds from the speed of this run.
+// remaining estimates the remaining seconds from the bytes per second of this run.
 func (m *model) remaining(now time.Time) Value {
 	switch {
 	case m.settled == m.files:
@@ -180,7 +182,8 @@ func (m *model) remaining(now time.Time) Value {
 	return Value(now.Sub(m.began).Seconds() / float64(m.computed) * float64(m.allSize-m.allDone))
 }
 
-// heldBackBy returns the stage that waits the least part of its time. The other stages wait for it.
+// heldBackBy returns the stage that waits the smallest part of its time, among the stages that were busy for a second.
+// The other stages wait for it.
 func (m Model) heldBackBy() string {
 	name, least := "", unknown
 	for _, s := range m.stages() {
@@ -206,7 +209,7 @@ func (s Snapshot) Attributes() []any {
 	return []any{"elapsed_seconds", s.Elapsed, "left_seconds", s.Left, "left_is_a_minimum", s.LeftAtLeast, "files_failed", s.FilesFailed, "models", s.Models}
 }
 
-// Attributes returns the most important fields as keys and values for a log that people read.
+// Attributes returns the most important fields of a model as keys and values for a log that people read.
 func (m Model) Attributes() []any {
 	list := []any{"model", m.Name, "files", fmt.Sprintf("%d/%d", m.FilesDone, m.Files), "sequences", m.Sequences,
 		"tokens_per_second", m.TokensPerSecond.Text("%.0f")}

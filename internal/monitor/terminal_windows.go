@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// ControlSequences switches the control sequences of a Windows console on, and reports whether that succeeded.
+// ControlSequences makes a Windows console obey control sequences, and reports whether that succeeded.
 func ControlSequences(terminal *os.File) bool {
 	var mode uint32
 	console := windows.Handle(terminal.Fd())

@@ -1,5 +1,5 @@
-// Package readback lets a test read the files that it has written with other software: Python with modules such as
-// h5py, or Node.js with packages such as hyparquet. A test is skipped where the software is absent.
+// Package readback lets tests check files that this module has written by reading them with other software: Python with
+// modules such as h5py, or Node.js with packages such as hyparquet. It skips a test if the software is not installed.
 package readback
 
 import (
@@ -11,16 +11,18 @@ import (
 	"testing"
 )
 
-// NodeFolder is the environment variable with the folder whose node_modules has the packages for Node.
+// NodeFolder is the name of an environment variable. Its value is the folder in which npm has installed packages, in
+// the subfolder node_modules.
 const NodeFolder = "READBACK_NODE"
 
 var (
 	mu    sync.Mutex
-	found = map[string]string{} // path of an interpreter that has the modules of the key; "" if there is none
+	found = map[string]string{} // by modules: path of a Python that can import them; "" if there is none
 )
 
-// Python runs a script with the arguments and returns its output. The script finds the arguments in sys.argv[1:]. The
-// test is skipped if no python3, on PATH or of the system, has all of the modules.
+// Python runs a script with the arguments and returns its output. modules lists Python modules, separated by commas.
+// The script finds the arguments in sys.argv[1:]. The test is skipped if neither the python3 on PATH nor
+// /usr/bin/python3 can import all of the modules.
 func Python(t testing.TB, modules, script string, args ...string) string {
 	t.Helper()
 	mu.Lock()
@@ -42,7 +44,8 @@ func Python(t testing.TB, modules, script string, args ...string) string {
 }
 
 // Node runs a script, an ES module, with the arguments and returns its output. The script finds the arguments in
-// process.argv.slice(2). The test is skipped if the folder of NodeFolder does not have all of the packages.
+// process.argv.slice(2). The test is skipped if one of the packages is not installed in the folder that the environment
+// variable READBACK_NODE names.
 func Node(t testing.TB, packages []string, script string, args ...string) string {
 	t.Helper()
 	dir := os.Getenv(NodeFolder)
@@ -51,7 +54,7 @@ func Node(t testing.TB, packages []string, script string, args ...string) string
 			t.Skipf("no package %s in the folder %q of %s: not read back by it", p, dir, NodeFolder)
 		}
 	}
-	// A module finds packages from its own place.
+	// Node.js looks for packages in the node_modules beside the script, so the script is written into dir.
 	f, err := os.CreateTemp(dir, "readback-*.mjs")
 	if err != nil {
 		t.Fatal(err)

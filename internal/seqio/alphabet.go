@@ -10,7 +10,7 @@ import (
 type Alphabet uint8
 
 const (
-	Unknown Alphabet = iota // to be detected, or impossible to tell
+	Unknown Alphabet = iota // the alphabet has to be detected, or the records do not reveal it
 	DNA                     // nucleotides, RNA included
 	Protein                 // amino acids
 )
@@ -26,11 +26,11 @@ func (a Alphabet) String() string {
 	return "unknown"
 }
 
-// Finding is the alphabet of an input and the reason for it.
+// Finding is the alphabet of an input and the reason why this alphabet was chosen.
 type Finding struct {
 	Alphabet    Alphabet // never Unknown
-	Why         string   // one of the Because constants; empty where the alphabet was given
-	Contradicts string   // the input's extension, if the letters clearly contradict it; or empty
+	Why         string   // one of the Because constants; empty if the user gave the alphabet
+	Contradicts string   // extension of the input's name, if the letters clearly contradict it; otherwise empty
 }
 
 // The values of Finding.Why: the reasons for which an alphabet was chosen.
@@ -40,7 +40,8 @@ const (
 	BecauseExtension = "extension"
 )
 
-// The alphabet is decided from the first records of an input, up to any of these limits.
+// The alphabet is decided from the first records of an input, until their number or the number of their letters reaches
+// one of these limits. So detection takes bounded time and memory.
 const (
 	detectRecords = 100
 	detectLetters = 4 << 20
@@ -51,7 +52,8 @@ const (
 	nucleotides      = plainNucleotides + "RYSWKMBDHV" // all letters of DNA: the bases and the IUPAC codes
 )
 
-// extensionAlphabet maps the extensions that stand for one alphabet.
+// extensionAlphabet maps file extensions to the alphabet of their files. It leaves out extensions that are used for
+// both alphabets.
 var extensionAlphabet = map[string]Alphabet{
 	".fna": DNA, ".ffn": DNA, ".frn": DNA,
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
@@ -65,14 +67,14 @@ const (
 	classG
 	classT // T or U
 	classN // any base, or asparagine
-	code   // the other IUPAC nucleotide codes, and I for inosine; also amino acids
-	amino  // letters that never occur in DNA
+	code   // the other IUPAC nucleotide codes, and I for inosine; all of them are amino acids, too
+	amino  // amino acids whose letters never occur in DNA
 	masked // X: a masked base, or any amino acid
 	noLetter
 	classes
 )
 
-// classOf maps each byte, a letter in upper or lower case or another byte, to its class.
+// classOf maps each byte to its class. Upper-case and lower-case letters have the same class.
 var classOf = func() (table [256]uint8) {
 	for i := range table {
 		table[i] = noLetter
@@ -101,8 +103,8 @@ func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] +
 // letters returns the number of letters that are evidence for an alphabet, which is all letters except X.
 func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
-// different returns how many of the bases A, C, G and T occur. mixed reports that none of the four makes up more than
-// three quarters of them all.
+// different returns how many of the bases A, C, G and T occur. mixed reports whether each base makes up at most three
+// quarters of these bases.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
 	for _, count := range c[:classN] {
@@ -114,16 +116,16 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// Numbers of letters above which a composition is hardly ever mistaken for one of the other alphabet. Of 200,000
-// stretches of real proteins two are mistaken for DNA if they have 20 residues, and none if they have 30. Of 500,000
-// stretches of 8 bases none is mistaken for protein.
+// sureDNA and sureProtein are the smallest numbers of letters with which judge is sure of an alphabet. Of 200,000
+// stretches of 20 residues of real proteins it takes two for DNA, and of stretches of 30 residues none. Of 500,000
+// stretches of 8 real bases it takes none for protein.
 const (
 	sureDNA     = 20
 	sureProtein = 8
 )
 
 // judge returns the alphabet that the letters look like, or Unknown. sure reports whether the letters are certain
-// evidence. A few letters are only a hint.
+// evidence for this alphabet. Too few letters are only a hint.
 func (c *composition) judge() (a Alphabet, sure bool) {
 	plain, letters := c.plain(), c.letters()
 	bases, mixed := c.different()
@@ -136,18 +138,18 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	case c[amino] > 0 && 100*plain < 80*letters:
 		return Protein, c[amino] >= 2 && letters >= sureProtein
 	case c[amino] > 0:
-	case 100*plain < 50*letters: // DNA has fewer codes: these are amino acids
+	case 100*plain < 50*letters: // DNA has fewer ambiguity codes, so these letters are amino acids
 		return Protein, letters >= sureProtein
 	case bases == 4 && mixed && 100*plain >= 60*letters: // degenerate primers
 		return DNA, letters >= sureDNA && 100*plain >= 80*letters
-	case bases <= 2 && 100*plain < 85*letters: // linkers such as (GGGGS)n and (GA)nGS
+	case bases <= 2 && 100*plain < 85*letters: // linkers of proteins, such as (GGGGS)n and (GA)nGS
 		return Protein, letters >= sureDNA
 	}
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first 16 letters of a sequence. contradicted calls it for every record, and
-// counts all letters only of a record for which the guess is not the alphabet of the input.
+// glance guesses DNA or Protein from the first 16 letters of a sequence. It saves time: contradicted calls glance for
+// every record, and counts all letters of a record only if the guess is not the alphabet of the input.
 func glance(seq []byte) Alphabet {
 	const most = 16
 	seq = seq[:min(len(seq), most)]
@@ -189,8 +191,8 @@ func (v *ballot) add(seq []byte) Alphabet {
 
 // decide returns the alphabet of the input called name, or Unknown. It uses the first of these that gives an answer:
 // records that are certain evidence, the letters of all records together if they are certain evidence, the extension of
-// the name, and the alphabet that the letters look like. If none does and there are no letters, it returns DNA; each
-// record is then refused, because it has no letters.
+// the name, and the alphabet that the letters look like. If none of them does and the records have no letters, it
+// returns DNA. Each record is then refused, because it has no letters.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -213,15 +215,16 @@ func (v *ballot) decide(name string) decision {
 	return d
 }
 
-// decision is the alphabet of an input, given or decided, and the number of records from which it was decided.
+// decision is the alphabet of an input, which was given or detected, and the number of records from which it was
+// detected.
 type decision struct {
 	Finding
 	records int
 }
 
-// contradicted returns the alphabet for which a record is certain evidence, if that is not the alphabet of the input
-// and the first letters of the record look different, too (see glance). It returns Unknown otherwise, and always if the
-// user gave the alphabet or the input is FASTQ.
+// contradicted checks a record against the alphabet of the input. It returns the other alphabet if the record is
+// certain evidence for it and glance guesses it, too. In all other cases it returns Unknown; also if the user gave the
+// alphabet, or if the input is FASTQ.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
 		return Unknown

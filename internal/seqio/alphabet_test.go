@@ -93,7 +93,8 @@ func TestFinding(t *testing.T) {
 		{"x", fasta("MKV"), Finding{Protein, BecauseLetters, ""}},
 		{"x", fasta("A", "C", "GT"), Finding{DNA, BecauseLetters, ""}},
 		{"a folder.faa/x", fasta("ACGT"), Finding{DNA, BecauseLetters, ""}},
-		{"x.fna", fasta("AAG", "CAT", "MKL", "GAT", protein), Finding{Protein, BecauseLetters, ".fna"}}, // peptides
+		// AAG, CAT and GAT are peptides here, because their letters are amino acids, too.
+		{"x.fna", fasta("AAG", "CAT", "MKL", "GAT", protein), Finding{Protein, BecauseLetters, ".fna"}},
 		{"x.faa", fasta("A", gene, "MKL"), Finding{DNA, BecauseLetters, ".faa"}},
 		{"x", fasta("", "", ""), Finding{DNA, BecauseLetters, ""}},
 		{"x.faa", "@a\nMKVLAAGWQ\n+\nIIIIIIIII\n", Finding{DNA, BecauseFASTQ, ""}},
@@ -159,7 +160,7 @@ func TestMixedInputIsAnError(t *testing.T) {
 			t.Errorf("%s, given as protein: %d of %d records, error %v", tt.name, len(records), r.Records(), err)
 		}
 	}
-	// A short record is no evidence, because some peptides consist only of letters that are also bases.
+	// A short record such as GATTACA is no evidence for DNA, because its letters are amino acids, too.
 	records, _, err := readAll(strings.NewReader(manyRecords(120, protein)+">x\nGATTACA\n"), Options{})
 	if err != nil || len(records) != 121 {
 		t.Errorf("a peptide of bases: %d records, error %v", len(records), err)

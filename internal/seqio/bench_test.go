@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// benchmarkReader measures the reading of input, whose text has the length decompressed. It reports MB/s of this text,
-// and the memory that reading the whole input allocates.
+// benchmarkReader measures the time to read input, which may be compressed. decompressed is the length in bytes of its
+// text. The benchmark reports MB/s of the text and the memory that is allocated to read the whole input.
 func benchmarkReader(b *testing.B, input []byte, decompressed int, o Options) {
 	b.Helper()
 	b.SetBytes(int64(decompressed))
@@ -80,7 +80,8 @@ func BenchmarkReader(b *testing.B) {
 	b.Run("fastq72-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastqText), len(fastqText), Options{}) })
 }
 
-// BenchmarkRealFiles reads the files of the folder shared/seq twice: decompressed beforehand, and compressed.
+// BenchmarkRealFiles reads each file in two forms: as plain text, which is decompressed before the measurement, and
+// compressed with gzip. The files are in the folder shared/seq beside the repository.
 func BenchmarkRealFiles(b *testing.B) {
 	for _, tt := range []struct{ name, file string }{
 		{"lambda", "lambda_virus.fa.gz"},
@@ -106,8 +107,8 @@ func BenchmarkRealFiles(b *testing.B) {
 }
 
 // BenchmarkChromosomeFASTQ reads one FASTQ record of many lines, as programs that call the consensus of a chromosome
-// write it. Every tenth line of quality values begins with '@'. A parser that started over at each such line would take
-// quadratic time, so the rate must be about the same for all lengths.
+// write it. About every tenth line of quality values begins with '@'. A parser that started over at each of these lines
+// would take quadratic time. The rate in MB/s must be about the same for all lengths of the record.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
 	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
 		text := genome(letters, 60, "\n")

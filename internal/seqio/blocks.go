@@ -10,13 +10,13 @@ import (
 	"math"
 )
 
-// bgzip compresses a text in blocks. A block is a gzip member of at most 64 KiB, whose header gives its size (BGZF, in
-// section 4.1 of the specification of SAM). So a block can be found from any place in the file, without reading what
-// lies before.
+// bgzip compresses a text in blocks. A block is a gzip member of at most 64 KiB whose header gives its size (BGZF, in
+// section 4.1 of the specification of SAM). So the next block can be found from any offset in a file, without reading
+// the file from its beginning.
 
 const (
-	blockHeader = 18      // length of the header of a block
-	maxBlock    = 1 << 16 // maximum length of a block
+	blockHeader = 18      // length in bytes of the header of a block
+	maxBlock    = 1 << 16 // maximum length in bytes of a compressed block
 )
 
 // blockLength returns the length of the block that begins with a header of blockHeader bytes, or 0 if the header is not
@@ -24,7 +24,7 @@ const (
 func blockLength(header []byte) int64 {
 	const (
 		begin = gzipMagic + "\x08\x04" // deflate, and extra fields follow
-		field = "\x06\x00BC\x02\x00"   // length of all extra fields; name and length of the only one
+		field = "\x06\x00BC\x02\x00"   // length of the extra fields; name and length of the only field
 	)
 	if string(header[:4]) != begin || string(header[10:16]) != field {
 		return 0
@@ -32,9 +32,9 @@ func blockLength(header []byte) int64 {
 	return int64(binary.LittleEndian.Uint16(header[16:])) + 1
 }
 
-// findBlock returns the offset of the first block that begins at or after an offset, or size if there is none.
-// Compressed bytes may look like a header by chance. So a block counts only if another one, or the end of the file,
-// follows it.
+// findBlock returns the offset of the first block that begins at or after the offset at of a file, or size, the length
+// of the file, if there is none. Compressed bytes may look like a header by chance. So findBlock accepts a block only
+// if another block, or the end of the file, follows it.
 func findBlock(f io.ReaderAt, at, size int64) (int64, error) {
 	buf := make([]byte, maxBlock)
 	for at+blockHeader <= size {
@@ -74,31 +74,32 @@ func beginsBlock(f io.ReaderAt, at, size int64) (bool, error) {
 	return blockLength(header[:]) > 0, nil
 }
 
-// place is where a record begins in a file. In a plain file it is an offset, and the other fields are 0.
+// place is a position in a file: the beginning of a record, or the end of the file. In a plain file, offset is the
+// position, and the other fields are 0. In a file of bgzip, the position is in the decompressed text of a block.
 type place struct {
-	offset int64 // in a file of bgzip, the offset of the block in which the record begins
-	within int64 // offset of the record in the decompressed text of this block
-	end    int64 // offset of the end of this block, if within is not 0
+	offset int64 // in a file of bgzip, the offset at which the block with the position begins
+	within int64 // offset of the position in the decompressed text of the block
+	end    int64 // offset in the file at which the block ends; 0 if within is 0
 }
 
-// after returns the offset in the file up to which it must be read to get all text before p.
+// after returns the offset up to which the file must be read to get all text before p.
 func (p place) after() int64 { return max(p.offset, p.end) }
 
-// blocks decompresses consecutive gzip members of a file and knows at which offsets they begin. The decompressed bytes
-// are called text.
+// blocks decompresses consecutive gzip members of a file and records at which offsets they begin. The decompressed
+// bytes are called text.
 type blocks struct {
 	*members
 	disk  *diskReader
 	base  int64           // offset of the first member in the file
 	at    int64           // offset of the current member in the file
 	end   int64           // offset of the end of the member before the current one
-	text  int64           // number of bytes of text so far
-	limit int64           // number of bytes of text after which the reading ends
+	text  int64           // number of bytes of text that Read has returned
+	limit int64           // number of bytes of text after which Read returns io.EOF
 	began func(b *blocks) // called when a member other than the first begins
 }
 
-// newBlocks returns a reader of the text of the gzip members from the offset base of a file on. disk reads the file
-// from this offset. began is called at the beginning of each member except the first.
+// newBlocks returns a reader for the text of the gzip members of a file that begin at the offset base or later. disk
+// must read the file from this offset on. began is called at the beginning of each member except the first.
 func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, error) {
 	m, err := newMembers(bufio.NewReaderSize(disk, streamBuffer))
 	return &blocks{members: m, disk: disk, base: base, at: base, limit: math.MaxInt64, began: began}, err
@@ -107,8 +108,8 @@ func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, erro
 // offset returns the offset in the file up to which the decompressor has taken bytes.
 func (b *blocks) offset() int64 { return b.base + b.disk.size - int64(b.packed.Buffered()) }
 
-// Read returns text. Before it ends at the limit, it reads the current member to its end, so that its checksum is
-// compared.
+// Read returns text. When the text ends at the limit, Read first reads the current member to its end, so that the
+// checksum of this member is compared.
 func (b *blocks) Read(p []byte) (int, error) {
 	for {
 		left := b.limit - b.text
@@ -151,8 +152,9 @@ func (b *blocks) damaged(err error) error {
 	return fmt.Errorf("in the block at byte %d: %w", b.at, err)
 }
 
-// cutBlocks returns a place in a file of bgzip: that of the first record after the offset at. It looks for the first
-// block that begins at or after the offset, and in its text for the first record that does not begin with the text.
+// cutBlocks does the work of cut for a file of bgzip. It looks for the first block that begins at or after the offset
+// at, and returns the place of the first record in the text from this block on. A record that begins with the first
+// byte of this text does not count.
 func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	at, err := findBlock(f, at, p.Size)
 	if err != nil || at == p.Size {
@@ -167,11 +169,11 @@ func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	return found, nil
 }
 
-// cutText returns the place of the first record in the text of the blocks that begin at the offset at of the file. disk
-// reads the file from this offset. A record at the very beginning of the text does not count.
+// cutText returns the place of the first record in the text of the blocks that begin at the offset at of the file or
+// later. disk reads the file from this offset on. A record that begins with the first byte of the text does not count.
 func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
-	type block struct{ at, text, end int64 } // end is that of the block before
-	begun := []block{{at: at}}               // 24 bytes for each block up to the record, which has 64 KiB
+	type block struct{ at, text, end int64 } // end: offset at which the previous block ends
+	begun := []block{{at: at}}               // the blocks before the record: 24 bytes for 64 KiB of the file
 	b, err := newBlocks(disk, at, func(b *blocks) { begun = append(begun, block{b.at, b.text, b.end}) })
 	if err != nil {
 		return place{}, err
@@ -191,7 +193,7 @@ func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	if cut.within == 0 {
 		return cut, nil
 	}
-	for err = nil; b.end <= cut.offset && err == nil; { // to the end of the block, where the checksum is
+	for err = nil; b.end <= cut.offset && err == nil; { // reads to the end of the block, where its checksum is
 		_, err = io.CopyN(io.Discard, b, maxBlock)
 	}
 	if cut.end = b.end; len(begun) > i+1 {

@@ -25,13 +25,13 @@ const eofBlock = "\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\x06\x00\x42\x43\x02\x
 func bgzip(content []byte, length func() int) []byte {
 	var file []byte
 	var b bytes.Buffer
-	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a valid level
+	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // cannot fail: the level is valid
 	for len(content) > 0 {
 		n := min(length(), len(content))
 		b.Reset()
 		z.Reset(&b)
 		z.Extra = []byte("BC\x02\x00__")
-		_, _ = z.Write(content[:n]) // a bytes.Buffer cannot fail
+		_, _ = z.Write(content[:n]) // writing to a bytes.Buffer cannot fail
 		_ = z.Close()
 		binary.LittleEndian.PutUint16(b.Bytes()[16:], uint16(b.Len()-1))
 		file, content = append(file, b.Bytes()...), content[n:]
@@ -39,14 +39,15 @@ func bgzip(content []byte, length func() int) []byte {
 	return append(file, eofBlock...)
 }
 
-// someLengths returns lengths of blocks, of which some are empty, and most are much shorter than a long record.
+// someLengths returns a function that gives bgzip random lengths of blocks. Some blocks are empty, and most are much
+// shorter than a long record.
 func someLengths(rng *rand.Rand) func() int {
 	most := 1 + rng.IntN(1000)
 	return func() int { return max(0, rng.IntN(most+most/5+1)-most/5) }
 }
 
-// TestBlocksOfBgzip checks that the parts of a file that the program bgzip has compressed have all its records
-// together.
+// TestBlocksOfBgzip compresses a file with the program bgzip and reads it in three parts. Together the parts must have
+// all records of the file.
 func TestBlocksOfBgzip(t *testing.T) {
 	program, err := exec.LookPath("bgzip")
 	if err != nil {
@@ -76,7 +77,8 @@ func TestBlocksOfBgzip(t *testing.T) {
 }
 
 // TestOnlyFilesOfBgzipAreCut checks which files are cut into consecutive parts: plain files and files that begin like
-// those of bgzip. Other gzip files must be interleaved. In each case two parts must have all records together.
+// those of bgzip. Other gzip files must be interleaved: each part reads the whole file and returns some of its records.
+// In each case two parts together must have all records.
 func TestOnlyFilesOfBgzipAreCut(t *testing.T) {
 	text := []byte(strings.Repeat(">a\nACGTTGCATCGATCGATCGATCAGCA\n", 10))
 	all := func() int { return len(text) }
@@ -122,8 +124,8 @@ func (c *countingReaderAt) ReadAt(p []byte, at int64) (int, error) {
 	return n, err
 }
 
-// TestACutReadsLittle checks that finding the beginning of a part reads at most the length of five blocks, wherever in
-// the file it is.
+// TestACutReadsLittle checks that finding the beginning of a part in a file of bgzip reads at most 5 × 64 KiB, the
+// length of five blocks, wherever in the file the part begins.
 func TestACutReadsLittle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	content := bgzip(randomLetters(rng, "ACGT\n>>", 2<<20), func() int { return 65280 })
@@ -137,8 +139,9 @@ func TestACutReadsLittle(t *testing.T) {
 	}
 }
 
-// TestADamagedBlock checks that a damaged block makes only one or two of ten parts fail: that with the block, and one
-// that begins or ends in it. The error must give the offset of the block.
+// TestADamagedBlock damages one block of a file and reads the file in ten parts. Only one or two parts may fail: the
+// part that contains the block, and possibly a part that begins or ends in the block. The error must give the offset of
+// the block.
 func TestADamagedBlock(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	content := bgzip(randomFile(rng, false, 400), func() int { return 900 })
@@ -180,7 +183,7 @@ func TestADamagedBlock(t *testing.T) {
 func TestDigestsOfParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	path := filepath.Join(t.TempDir(), "x.fa.gz")
-	text := proteinRecords(1000, 1000) // compressed, much more than a reader's buffer
+	text := proteinRecords(1000, 1000) // even compressed, much larger than a reader's buffer of 64 KiB
 	content := bgzip(text, func() int { return rng.IntN(2)*65000 + rng.IntN(1000) })
 	if err := os.WriteFile(path, content, 0o666); err != nil {
 		t.Fatal(err)
@@ -216,8 +219,8 @@ func TestDigestsOfParts(t *testing.T) {
 	}
 }
 
-// FuzzBlocks checks the two parts of a file of bgzip that may be damaged in one place. If the whole file can be read,
-// the parts must have its records. If it cannot, one of the parts must fail.
+// FuzzBlocks reads a file of bgzip, which may be damaged in one place, as a whole and in two parts. If the whole file
+// can be read, the parts must have its records. If the whole file cannot be read, one of the parts must fail.
 func FuzzBlocks(f *testing.F) {
 	fasta, fastq := strings.Repeat(">a x\r\nACGTACGTTTACG\n>b\nGG\n", 9), strings.Repeat("@a\nACGTA\n+\n@@II+\n", 20)
 	f.Add([]byte(fasta), uint16(7), uint16(90), uint16(0), uint8(0))
@@ -241,7 +244,7 @@ func FuzzBlocks(f *testing.F) {
 		}
 		whole := Whole(r)
 		r.Close()
-		if !whole.blocked { // the first header is damaged
+		if !whole.blocked { // because its first header is damaged
 			return
 		}
 		want, _, wantErr := readFile(path, o)
@@ -254,7 +257,7 @@ func FuzzBlocks(f *testing.F) {
 			got, gotErr = append(got, records...), errors.Join(gotErr, err)
 		}
 		if whole.fastq && (errors.Is(gotErr, ErrTruncated) || errors.Is(gotErr, ErrMalformed)) {
-			return // see TestRecordsOfManyLines
+			return // allowed if a record has more than four lines: see TestRecordsOfManyLines
 		}
 		if (gotErr == nil) != (wantErr == nil) || gotErr == nil && !sameRecords(got, want) {
 			t.Errorf("%d records and %v in two parts, %d and %v in one", len(got), gotErr, len(want), wantErr)
@@ -266,7 +269,7 @@ func FuzzBlocks(f *testing.F) {
 func FuzzFindBlock(f *testing.F) {
 	f.Add([]byte(eofBlock+eofBlock+"x"+eofBlock), uint16(1), uint16(0))
 	f.Add([]byte(eofBlock[:20]+eofBlock), uint16(0), uint16(3))
-	f.Add([]byte(eofBlock+eofBlock), uint16(0), uint16(maxBlock-5)) // where the first 64 KiB end
+	f.Add([]byte(eofBlock+eofBlock), uint16(0), uint16(maxBlock-5)) // a header across the end of the first 64 KiB
 	f.Fuzz(func(t *testing.T, content []byte, at, padding uint16) {
 		content = slices.Concat(make([]byte, padding), content)
 		size := len(content)

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// maxFaults is the maximum number of bad records that an error names; it only counts the others.
+// maxFaults is the maximum number of bad records that the error for an input names. The error counts further bad
+// records without naming them.
 const maxFaults = 10
 
 // faults collects the bad records of an input.
@@ -37,7 +38,7 @@ func (f *faults) err(file string) error {
 // Faults is the error of an input with several bad records.
 type Faults struct {
 	File  string
-	First []error // the first ten errors, in the order of the input: FormatErrors, or errors of the visit of Check
+	First []error // the first ten errors, in the order of the input: FormatErrors, or errors of Check's visit
 	Count int64   // number of all bad records
 }
 
@@ -64,9 +65,9 @@ func (e *Faults) Error() string {
 // Unwrap returns the errors in First.
 func (e *Faults) Unwrap() []error { return e.First }
 
-// Check reads a file to its end, without computing embeddings, so that bad records at the end of a file are found
-// early. It returns nil, or an error that names the bad records, including those for which visit returns an error. If
-// ctx ends, Check returns early, with the bad records found so far.
+// Check reads a file to its end, without computing embeddings, so that even a bad record at the end is found before a
+// long run. It returns nil, or an error that names the bad records. Records for which visit returns an error are bad,
+// too. If ctx ends, Check returns early, with the bad records found so far.
 func Check(ctx context.Context, path string, o Options, visit func(Record) error) error {
 	r, err := Open(path, o)
 	if err != nil {

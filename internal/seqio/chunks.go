@@ -2,8 +2,8 @@ package seqio
 
 import "sync"
 
-// chunk is the unit of memory that parsers read into. Parsers share the free chunks, because a run opens many inputs
-// one after the other. The garbage collector frees chunks that stay unused.
+// chunk is the unit of memory that parsers read into. Free chunks are kept for other parsers, because a run opens many
+// inputs one after the other. The garbage collector frees chunks that stay unused.
 type chunk [64 << 10]byte
 
 var freeChunks = sync.Pool{New: func() any { return new(chunk) }}
@@ -16,13 +16,13 @@ func (c *chunk) free() { freeChunks.Put(c) }
 // once: take copies it to memory of the sequence's own size.
 type chunks struct {
 	parts []*chunk
-	last  []byte // the used part of the last chunk; the others are full
+	last  []byte // the used part of the last chunk in parts; all other chunks are full
 	len   int
-	block []byte // the free part of the block that take uses for short sequences
+	block []byte // the free part of the memory block from which take returns short sequences
 }
 
-// Short sequences share blocks of memory. Allocating each separately would take a tenth of the time for reading
-// proteins.
+// Sequences of up to short bytes share memory blocks of blockSize bytes. A separate allocation for each of them would
+// take a tenth of the time for reading proteins.
 const (
 	blockSize = 32 << 10
 	short     = blockSize / 16
@@ -53,8 +53,9 @@ func (c *chunks) take() []byte {
 	return all
 }
 
-// allocate returns memory for the collected bytes. It may be a part of a block, but appending to it does not overwrite
-// the rest of the block.
+// allocate returns memory for the collected bytes, as a slice of length 0. For a short sequence the memory is a part of
+// a block. The capacity of the slice ends with this part, so that appending to the sequence does not overwrite the rest
+// of the block.
 func (c *chunks) allocate() []byte {
 	if c.len > short {
 		return make([]byte, 0, c.len)

@@ -35,7 +35,8 @@ func TestChunksReturnWhatWasAdded(t *testing.T) {
 	}
 }
 
-// TestSequencesCanBeAppendedTo checks that appending to a sequence does not change another one in the same block.
+// TestSequencesCanBeAppendedTo checks that appending to a sequence does not change another sequence in the same memory
+// block.
 func TestSequencesCanBeAppendedTo(t *testing.T) {
 	records, _, err := readAll(strings.NewReader(">a\nAC\n>b\nGG\n>c\nTTT\n"), Options{})
 	if err != nil {

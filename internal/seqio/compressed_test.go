@@ -12,12 +12,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// FuzzCompressed checks the reading of compressed data that is damaged in up to two places and may be truncated. It
-// must never return another text without an error, and must take bounded time and memory. All formats contain a
+// FuzzCompressed checks the reading of compressed data that is damaged in up to two places and may be truncated.
+// Reading must never return a wrong text without an error, and must take bounded time and memory. All formats contain a
 // checksum of the text, so damage can be detected.
 func FuzzCompressed(f *testing.F) {
 	formats := compressions(f)
-	names := slices.Sorted(maps.Keys(formats))[1:] // without the plain one
+	names := slices.Sorted(maps.Keys(formats))[1:] // without "", the plain text
 	text := []byte(">a x\nACGTACGTTTACG\n>b\nMKV\n")
 	for i := range names {
 		f.Add(text, uint8(i), uint16(0), uint8(0), uint16(0), uint8(0), uint16(0))
@@ -45,8 +45,8 @@ func FuzzCompressed(f *testing.F) {
 		src, err := newSource(bytes.NewReader(content))
 		var got []byte
 		if err == nil {
-			// Damage may change the first bytes, by which a compression is recognised. Then the data is read as plain
-			// text.
+			// Damage may change the first bytes, by which a compression is recognised. The data is then read as plain
+			// text, which has no checksum.
 			if src.compression == "" {
 				src.close()
 				return
@@ -58,12 +58,13 @@ func FuzzCompressed(f *testing.F) {
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("%s: %d bytes take %v", name, len(content), took)
 		}
-		// The decoders keep buffers of some megabytes.
+		// The limit leaves room for the buffers of the decoders, which take some megabytes.
 		if took := after.TotalAlloc - before.TotalAlloc; took > 128<<20+16*uint64(len(text)) {
 			t.Errorf("%s: %d bytes of data take %d of memory", name, len(content), took)
 		}
 		want := bytes.TrimPrefix(text, []byte(byteOrderMark))
-		if err == nil && len(got) < most && !bytes.Equal(got, want) { // the sum is at the end
+		// A text that LimitReader has cut off is not compared, because its checksum, which is at the end, was not read.
+		if err == nil && len(got) < most && !bytes.Equal(got, want) {
 			t.Errorf("%s: damaged data is read as %.200q, want %.200q or an error", name, got, want)
 		}
 	})

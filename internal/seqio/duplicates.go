@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// IDs applies a DuplicatePolicy to the ids of all parts of an input in order. The result is the same as if one Reader
-// had read the whole input.
+// IDs applies a DuplicatePolicy to the ids of several parts of an input. If it gets the ids of all parts in order, the
+// result is the same as if one Reader had read the whole input.
 type IDs struct {
 	policy DuplicatePolicy
 	set    *idSet
@@ -28,13 +28,13 @@ func (s *IDs) Name(id string) (string, bool) {
 	return id, true
 }
 
-// idSet is a set of ids of records. Instead of an id it stores 128 bits of two independently seeded hashes. That takes
-// 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80), without
-// pointers for the garbage collector. Among a thousand million different ids, the probability that two are taken for
-// one is about 10^-21.
+// idSet is a set of ids of records. Instead of an id it stores two hashes of the id with independent seeds, 128 bits
+// together. That takes 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up
+// to 80), without pointers for the garbage collector. Among a thousand million different ids, the probability that any
+// two have the same hashes is about 10^-21.
 type idSet struct {
 	seeds [2]maphash.Seed
-	seen  map[idHash]int64 // under DuplicateError the line of the record; under DuplicateSuffix the last number tried
+	seen  map[idHash]int64 // by id: line of the record (DuplicateError), or last suffix number (DuplicateSuffix)
 }
 
 type idHash [2]uint64
@@ -50,8 +50,8 @@ func (s *idSet) hash(id string) idHash {
 	return idHash{maphash.String(s.seeds[0], id), maphash.String(s.seeds[1], id)}
 }
 
-// claim records that id is the id of the record on this line. If the id was recorded before, claim returns the earlier
-// line and false.
+// claim records that the record on the given line has the given id. If an earlier record has the same id, claim returns
+// the line of that record and false.
 func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	h := s.hash(id)
 	if earlier, taken := s.seen[h]; taken {

@@ -9,31 +9,47 @@ import (
 
 // Kinds of errors, for errors.Is.
 var (
-	ErrNotSequences = errors.New("not FASTA or FASTQ")        // the input is something else, or a folder
-	ErrNoRecords    = errors.New("no records")                // the input is empty
-	ErrAlphabet     = errors.New("neither DNA nor protein")   // the alphabet cannot be told, or the input has both
-	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
-	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together, or a header is too long
-	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
-	ErrLimit        = errors.New("beyond a limit")            // a record is too long, or compressed data asks for too much memory
-	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
-	ErrGuessed      = fmt.Errorf("%w: guessed", ErrBadRecord) // illegal only in the alphabet that was detected
-	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // an illegal letter that is a gap, under GapsError
-	ErrLongRecord   = fmt.Errorf("%w: a record", ErrLimit)    // a record is longer than Options.Longest, under BadError
-	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
-	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
-	ErrGivenTwice   = errors.New("an input is given twice")   // by its path twice, or by a path and by a folder or glob
-	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
-	ErrNotRead      = errors.New("input not read to its end") // Digest was called before Read returned io.EOF
+	// ErrNotSequences means that the input is neither FASTA nor FASTQ, or it is a folder.
+	ErrNotSequences = errors.New("not FASTA or FASTQ")
+	// ErrNoRecords means that the input is empty.
+	ErrNoRecords = errors.New("no records")
+	// ErrAlphabet means that the records do not reveal the alphabet of the input, or they have both alphabets.
+	ErrAlphabet = errors.New("neither DNA nor protein")
+	// ErrTruncated means that the input ends inside a FASTQ record.
+	ErrTruncated = errors.New("truncated FASTQ record")
+	// ErrMalformed means that the lines of a FASTQ record do not fit together, or a header is too long.
+	ErrMalformed = errors.New("malformed record")
+	// ErrDamaged means that the compressed input cannot be decompressed to its end, or other data follows its end.
+	ErrDamaged = errors.New("damaged compressed data")
+	// ErrLimit means that a record is too long, or the decompression of the input would take too much memory.
+	ErrLimit = errors.New("beyond a limit")
+	// ErrBadRecord means that a record has no id, no letters or an illegal letter, and the policy is BadError.
+	ErrBadRecord = errors.New("bad record")
+	// ErrGuessed is an ErrBadRecord for a letter of the other alphabet. The alphabet was detected, perhaps wrongly.
+	ErrGuessed = fmt.Errorf("%w: guessed", ErrBadRecord)
+	// ErrGap is an ErrBadRecord for a gap, which is an illegal letter under GapsError.
+	ErrGap = fmt.Errorf("%w: a gap", ErrBadRecord)
+	// ErrLongRecord means that a record is longer than Options.Longest, and the policy is BadError.
+	ErrLongRecord = fmt.Errorf("%w: a record", ErrLimit)
+	// ErrDuplicateID means that two records have the same id, and the policy is DuplicateError.
+	ErrDuplicateID = errors.New("duplicate id")
+	// ErrInputName means that two inputs would be written to the same output.
+	ErrInputName = errors.New("inputs with the same name")
+	// ErrGivenTwice means that a file is named twice, by its path or by a folder or glob that leads to it.
+	ErrGivenTwice = errors.New("an input is given twice")
+	// ErrNoInput means that a path, glob or folder leads to no file.
+	ErrNoInput = errors.New("no such sequence input")
+	// ErrNotRead means that Digest was called before Read returned io.EOF.
+	ErrNotRead = errors.New("input not read to its end")
 )
 
-// FormatError is a fault in the content of an input, with its place.
+// FormatError is the error for a fault in an input. It names the file and, if they are known, the record and the line.
 type FormatError struct {
 	File   string // path, or the name given to NewReader
 	Record string // id of the record concerned; empty when there is none
-	Line   int64  // 1-based line of the record's header, or of the offending line if there is no record; 0 if unknown
+	Line   int64  // 1-based; of the record's header, or of the fault if there is no record; 0 if unknown
 	Msg    string // one clause, complete without the text of Err
-	Err    error  // the kind of error, one of the package's Err variables, or the cause
+	Err    error  // one of the package's Err variables, or the error that caused the fault
 }
 
 // Error returns "file:line: record "id": msg", without the parts that are unknown.
@@ -54,7 +70,7 @@ func (e *FormatError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the kind or the cause.
+// Unwrap returns Err.
 func (e *FormatError) Unwrap() error { return e.Err }
 
 // shorten returns the beginning of s, so that a message stays readable.

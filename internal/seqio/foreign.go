@@ -18,16 +18,16 @@ func (p *parser) foreign(start []byte) error {
 		start, hint)
 }
 
-// pirCodes lists the sequence types with which a PIR header begins.
+// pirCodes lists the codes for the type of a sequence with which a PIR header begins.
 var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}
 
-// isPIR reports whether a header belongs to a file of the PIR (NBRF) format. Its records look like those of FASTA,
-// except that a line of text precedes the letters.
+// isPIR reports whether a header, without its '>', belongs to a file of the PIR (NBRF) format. Records of PIR look like
+// those of FASTA, except that a line of text precedes the letters.
 func isPIR(header []byte) bool {
 	return len(header) > 3 && header[2] == ';' && slices.Contains(pirCodes, string(header[:2]))
 }
 
-// isSAM reports whether a line, without its '@', belongs to the header of a SAM file (section 1.3 of the SAM
+// isSAM reports whether a line, without its '@', belongs to the header section of a SAM file (section 1.3 of the SAM
 // specification).
 func isSAM(line []byte) bool {
 	return len(line) > 2 && line[2] == '\t' && slices.Contains([]string{"HD", "SQ", "RG", "PG", "CO"}, string(line[:2]))

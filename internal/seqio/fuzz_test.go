@@ -65,8 +65,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean checks that records have what the comments of Record and Options promise: an id that no other record has,
-// legal letters, and ascending lines and indexes.
+// checkClean checks that records are as the comments of Record and Options say: each has an id that no other record
+// has, legal letters, and a higher line and index than the record before.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -95,9 +95,9 @@ func checkClean(t *testing.T, records []Record, r *Reader) {
 	}
 }
 
-// writeRecords writes random records in a random layout that the format allows. It returns the text and the records
-// that a reader must return. It also returns the lengths to which the text can be truncated so that it ends between two
-// records.
+// writeRecords writes random records in a random layout that the format allows. It returns the text, and the records
+// that a reader of the text must return. The keys of ends are the lengths to which the text can be truncated between
+// two records; the values are the numbers of records that are left.
 func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
 	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
 	width := 1 + rng.IntN(30)
@@ -155,8 +155,8 @@ func randomLetters(rng *rand.Rand, from string, n int) []byte {
 }
 
 // FuzzRoundTrip checks that a Reader returns the records that writeRecords has written. If a FASTQ text is truncated
-// inside a record, the error must be ErrTruncated. If it is truncated between records, the records before must be
-// returned.
+// inside a record, the error must be ErrTruncated. If the text is truncated between two records, all records up to
+// there must be returned.
 func FuzzRoundTrip(f *testing.F) {
 	for seed := range uint64(50) {
 		f.Add(seed, seed%2 == 0, uint16(seed*37))
@@ -207,9 +207,9 @@ func isPrefix(got, want []Record) bool {
 	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
 }
 
-// FuzzJudge checks two properties of judge, which tells DNA from protein by the letters. The case and the order of the
-// letters, gaps, stops, digits and X must not change the result. A text of letters that never occur in DNA must not be
-// certainly DNA.
+// FuzzJudge checks two properties of judge, which tells DNA from protein by the letters. First, the case and the order
+// of the letters, and additional gaps, stops, digits and X, must not change the result. Second, a text that consists
+// only of letters that never occur in DNA must not be certainly DNA.
 func FuzzJudge(f *testing.F) {
 	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", "0İ", ""} {
 		f.Add([]byte(letters), uint64(1))

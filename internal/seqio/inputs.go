@@ -14,9 +14,9 @@ import (
 
 // Input is one file to read, or standard input.
 type Input struct {
-	Path     string   // as the user gave it, or below the folder that the user gave; "-" for standard input
-	Name     string   // base name of the output: the file name without its sequence and compression extensions, or "stdin"
-	Dir      string   // slash-separated folder of the output: that of the file, relative to the folder argument; see TellApart
+	Path     string   // path that the user gave, or of a file in a folder that the user gave; "-": standard input
+	Name     string   // start of the output's name: file name without sequence and compression extensions, or "stdin"
+	Dir      string   // folder of the output, with slashes: path from the user's folder to the file's (see TellApart)
 	Alphabet Alphabet // alphabet that the user gave, or Unknown
 }
 
@@ -26,7 +26,7 @@ var (
 		".aa", ".seq", ".contigs", ".fq", ".fastq"}
 )
 
-// LeftOut counts the files of a folder that are not inputs, by extension. Hidden files are not counted.
+// LeftOut counts, by extension, the files in and below a folder that are not inputs. Hidden files are not counted.
 type LeftOut struct {
 	Folder     string
 	Extensions map[string]int // in lower case; ".txt.gz" for a compressed file, "" for a file without extension
@@ -52,9 +52,9 @@ func (l LeftOut) String() string {
 // Expand returns the inputs that an argument of the command line stands for. "-" is standard input. A folder stands for
 // the FASTA and FASTQ files in it and below. Expand recognises these files by their extensions, follows links and
 // ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
-// file of that path. The inputs are sorted by path, and forced is the Alphabet of all of them. CheckPaths and
-// CheckNames find mistakes in the inputs. Expand also returns a LeftOut for each folder with files that are not inputs.
-// If an argument leads to no file, the error wraps ErrNoInput.
+// file of that path. The inputs are sorted by path. Each gets forced as its Alphabet. Expand also returns a LeftOut for
+// each folder with files that are not inputs. If an argument leads to no file, the error wraps ErrNoInput. CheckPaths
+// and CheckNames find conflicts between the inputs of several arguments.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -67,7 +67,7 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an error that wraps ErrGivenTwice if a file occurs twice.
+// CheckPaths returns an error that wraps ErrGivenTwice if two inputs have the same path.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
@@ -86,7 +86,8 @@ type expansion struct {
 	leftOut []LeftOut
 }
 
-// expand adds the inputs of one argument. A file whose name looks like a glob is a file, not a glob.
+// expand adds the inputs of one argument. If a file has exactly this name, the argument is that file even if it looks
+// like a glob.
 func (e *expansion) expand(arg string) error {
 	if arg == "-" {
 		e.inputs = append(e.inputs, Input{Path: "-", Name: "stdin"})
@@ -110,8 +111,9 @@ func (e *expansion) expand(arg string) error {
 	return nil
 }
 
-// spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It keeps "..", because its
-// meaning depends on links. It keeps "-", because that is standard input.
+// spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It does not change a path with
+// "..", because the folder above depends on symbolic links. It does not shorten "./-" to "-", which would be standard
+// input.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -151,9 +153,9 @@ func (e *expansion) path(p string) error {
 }
 
 // folder adds the sequence files in the folder root.Folder/dir and below, and counts the other files in root. It
-// follows links, because workflow managers link to their inputs. above contains the folders that lead to dir. A link to
-// one of them is not followed, because it would lead back to dir. A file or folder below that cannot be read becomes an
-// input, which fails alone when it is opened.
+// follows symbolic links, because workflow managers link to their inputs. above contains the folders that lead to dir;
+// a link to one of them is not followed, because it would lead back to dir. If a file or folder below cannot be read,
+// it becomes an input all the same, so that only this input fails, when it is opened.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
@@ -181,10 +183,10 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 		info, err := os.Stat(file)
 		switch {
 		case err == nil && info.IsDir():
-			if e.folder(root, path.Join(dir, name), above) != nil { // reading it as a file gives the error again
+			if e.folder(root, path.Join(dir, name), above) != nil { // opening this input returns the error again
 				e.inputs = append(e.inputs, Input{Path: file, Name: name, Dir: dir})
 			}
-		case wanted && (err != nil || info.Mode().IsRegular()): // a link to nowhere as well, so that it fails alone
+		case wanted && (err != nil || info.Mode().IsRegular()): // also a link to a missing file: only this input fails
 			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
 		default:
 			root.Extensions[extensionOf(name)]++
@@ -200,7 +202,7 @@ func extensionOf(name string) string {
 	return strings.ToLower(filepath.Ext(stem) + strings.TrimPrefix(name, stem))
 }
 
-// isSequenceName reports whether a file name has a sequence extension, in any case.
+// isSequenceName reports whether a file name has a sequence extension, in upper or lower case.
 func isSequenceName(name string) bool {
 	stem := trimExtension(name, compressionExtensions)
 	return trimExtension(stem, sequenceExtensions) != stem

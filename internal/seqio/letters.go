@@ -8,12 +8,12 @@ import (
 // Values in cleaner.table for bytes that are not letters. Every other value there is the letter that replaces the byte.
 const (
 	illegal = 0
-	blank   = ' ' // removed: white space, and gaps under GapsRemove
+	blank   = ' ' // the byte is removed: white space, and gaps under GapsRemove
 
-	letterBit = 0x40 // set in every letter, but in no mark
+	letterBit = 0x40 // bit that is set in every letter, but neither in illegal nor in blank
 )
 
-// White space that is removed from sequences, and the marks of gaps.
+// asciiSpace is the white space that is removed from sequences. gaps are the characters that mark a gap.
 const (
 	asciiSpace = " \t\n\v\f\r"
 	gaps       = "-."
@@ -25,8 +25,8 @@ type cleaner struct {
 	table    [256]byte
 }
 
-// newCleaner returns a cleaner for the alphabet. It cleans as the comment of Options describes. fastq tells whether the
-// input is FASTQ, where '.' in DNA stands for N.
+// newCleaner returns a cleaner for an alphabet, with the rules that the comment of Options describes. fastq tells
+// whether the input is FASTQ, where '.' in DNA stands for N.
 func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	c := &cleaner{alphabet: a}
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -68,7 +68,8 @@ func (c *cleaner) clean(seq []byte) ([]byte, error) {
 		seq = c.withoutStop(seq)
 	}
 	table := &c.table
-	// Nearly all sequences contain only letters, so the first loop processes several at a time.
+	// Nearly all sequences contain only letters, so the first loop processes four letters at a time, up to a byte that
+	// is not a letter.
 	n := 0
 	for n+4 <= len(seq) {
 		s := (*[4]byte)(seq[n:])
@@ -92,7 +93,8 @@ func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	return seq[:n], nil
 }
 
-// withoutStop returns a protein without a '*' or '.' at its end, which stands for the stop codon.
+// withoutStop removes from the end of a protein one '*' or '.', which stands for the stop codon, and any bytes after it
+// that clean would remove anyway.
 func (c *cleaner) withoutStop(seq []byte) []byte {
 	for len(seq) > 0 && c.table[seq[len(seq)-1]] == blank {
 		seq = seq[:len(seq)-1]

@@ -58,7 +58,7 @@ func TestGapsAndStops(t *testing.T) {
 		alphabet Alphabet
 		gaps     GapPolicy
 		fastq    bool
-		want     string // empty if position is set: the letter there is refused
+		want     string // the cleaned letters; empty if the letter at position is refused
 		position int
 	}{
 		{"MKV*", Protein, GapsError, false, "MKV", 0},

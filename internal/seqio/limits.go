@@ -11,14 +11,15 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// Limits of an input. They keep a small file from taking all memory of the machine.
+// Limits of an input. They keep a small compressed file from taking all memory of the machine.
 const (
-	// MaxLetters is the longest record, unless Options.Longest says otherwise.
+	// MaxLetters is the maximum number of letters in a record, unless Options.Longest gives another.
 	MaxLetters = 1 << 30
-	// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as
-	// much address space, but uses only as much memory as the content needs.
+	// maxZstdWindow is the maximum window in bytes: the largest that the program zstd writes, and reads with --long=31.
+	// The decoder reserves address space for the whole window, but uses only as much memory as the content needs.
 	maxZstdWindow = 1 << 31
-	// maxXZDictionary is the largest dictionary that xz itself writes. The decoder reserves address space for it, too.
+	// maxXZDictionary is the maximum dictionary in bytes: the largest that the program xz writes. The decoder reserves
+	// address space for the whole dictionary.
 	maxXZDictionary = 1536 << 20
 )
 
@@ -28,7 +29,7 @@ type limitError struct{ msg string }
 func (e *limitError) Error() string        { return e.msg }
 func (e *limitError) Is(target error) bool { return target == ErrLimit }
 
-// zstdLimit returns the limitError for a window that is too large, and any other error as it is.
+// zstdLimit returns a limitError if err is about a window that is too large. It returns any other error unchanged.
 func zstdLimit(err error) error {
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return &limitError{fmt.Sprintf("the zstd data asks for a window of more than %d MiB, which is the limit: decompress it first", maxZstdWindow>>20)}
@@ -42,7 +43,7 @@ func zstdLimit(err error) error {
 // reads nothing else in this way.
 type xzBlocks struct {
 	packed *bufio.Reader
-	first  byte // result of the last read, if that asked for one byte; otherwise 0
+	first  byte // the byte that the last Read returned, if it was asked for one byte; otherwise 0
 }
 
 func (x *xzBlocks) Read(p []byte) (n int, err error) {
@@ -66,7 +67,7 @@ func (x *xzBlocks) Read(p []byte) (n int, err error) {
 // without its first byte. xzLimit ignores damage, which the decoder reports.
 func xzLimit(block []byte) error {
 	const filterLZMA2 = 0x21
-	flags, at := block[0], 1 // the header goes on with two optional sizes and the filters
+	flags, at := block[0], 1 // after the flags the header has two optional sizes and the filters
 	number := func() (n uint64) {
 		n, size := binary.Uvarint(block[min(at, len(block)):])
 		at += max(size, 1)

@@ -13,8 +13,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// xzStream returns ">a\nACGT\n" as xz compresses it, except that the byte dictionary replaces the size of the
-// dictionary in the header, which is 8 MiB.
+// xzStream returns ">a\nACGT\n" as xz compresses it, but with another size of the dictionary: the byte dictionary
+// replaces the byte in the header that stands for 8 MiB.
 func xzStream(t *testing.T, dictionary byte) []byte {
 	t.Helper()
 	content := []byte(compressions(t)[".xz"](">a\nACGT\n"))
@@ -50,12 +50,12 @@ func TestHugeDictionary(t *testing.T) {
 			t.Errorf("dictionary %d took %d bytes", dictionary, took)
 		}
 	}
-	// A dictionary of the largest size that xz writes is not refused. The data is then damaged, because the byte in its
-	// header was changed.
+	// A dictionary of 1 GiB, which is below the limit, is not refused. Reading fails only because the changed byte
+	// damages the header.
 	if _, _, err := readAll(bytes.NewReader(xzStream(t, 36)), Options{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("1 GiB: %v", err)
 	}
-	// A stream that is cut at any byte must be an error.
+	// A stream that is truncated after any byte must be an error.
 	whole := xzStream(t, 40)
 	for n := range len(whole) {
 		if _, _, err := readAll(bytes.NewReader(whole[:n]), Options{}); err == nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // output is the name of an output together with the alphabet of its input. The alphabet determines the model, whose
-// name becomes part of the file name. So the outputs of s.fna (DNA) and s.faa (protein) may have the same name, but not
-// those of two inputs of the same alphabet, or of unknown alphabets.
+// name becomes part of the name of the file. So the outputs of s.fna (DNA) and s.faa (protein) may have the same name.
+// Two inputs of the same alphabet, or of unknown alphabet, must have outputs of different names.
 type output struct {
 	name  string
 	model Alphabet
@@ -32,10 +32,10 @@ func CheckNames(inputs []Input) error {
 }
 
 // TellApart changes the Dir or Name of inputs whose outputs would have the same name. If the inputs are in different
-// folders, the differing part of the folders' paths becomes part of the Dir: S1/final.contigs.fa and
-// S2/final.contigs.fa get the Dirs S1 and S2. If they are in the same folder, each Name becomes the file name with its
-// extensions: x.fna and x.ffn.gz. Standard input and inputs with the same name as it are not changed. So some outputs
-// may still have the same name; CheckNames reports them.
+// folders, the differing part of the paths of the folders becomes part of each Dir: S1/final.contigs.fa and
+// S2/final.contigs.fa get the Dirs S1 and S2. If the inputs are in the same folder, each Name becomes the file name
+// with its extensions: x.fna and x.ffn.gz. Standard input, and inputs whose outputs would have its name, are not
+// changed. So some outputs may still have the same name; CheckNames reports them.
 func TellApart(inputs []*Input) {
 	for _, same := range sameNames(inputs) {
 		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
@@ -64,7 +64,7 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders makes the Dirs of inputs different, which must all be the same before. It takes the path of each input's
+// addFolders makes the Dirs of inputs different; before, they must all be the same. It takes the path of each input's
 // folder, removes the folders at the start and at the end that all these paths have in common, and puts the rest before
 // the input's Dir. Inputs in the same folder still have the same Dir afterwards.
 func addFolders(inputs []*Input) {
@@ -72,7 +72,7 @@ func addFolders(inputs []*Input) {
 	for i, in := range inputs {
 		folders[i] = in.above()
 	}
-	for range 2 { // from both ends
+	for range 2 { // removes folders first at the start, then at the end
 		for len(folders[0]) > 0 && !slices.ContainsFunc(folders, func(f []string) bool { return len(f) == 0 || f[0] != folders[0][0] }) {
 			for i, f := range folders {
 				folders[i] = f[1:]
@@ -87,7 +87,8 @@ func addFolders(inputs []*Input) {
 	}
 }
 
-// above returns the names of the folders that lead from the root to the file, without the folders in Dir.
+// above returns the names of the folders that lead from the root of the file system to the file, without the folders in
+// Dir.
 func (in *Input) above() []string {
 	folder := filepath.Dir(in.Path)
 	if absolute, err := filepath.Abs(folder); err == nil {
@@ -98,12 +99,12 @@ func (in *Input) above() []string {
 	return strings.FieldsFunc(folder, func(r rune) bool { return r == '/' })
 }
 
-// Names returns the values that the field Name of a file can have after TellApart: without or with the extensions of
-// the file. The other inputs determine which of them it is.
+// Names returns the two values that Name can have after TellApart: the file name without its extensions, and with them.
+// Which one it is depends on the other inputs.
 func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.Base(in.Path)} }
 
-// Dirs returns the values that the field Dir of a file can have after Expand and TellApart. The other inputs and the
-// arguments of the command line determine which of them it is.
+// Dirs returns all values that Dir can have after Expand and TellApart. Which one it is depends on the other inputs and
+// on the arguments of the command line.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
 	var list []string

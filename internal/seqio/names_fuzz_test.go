@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// FuzzTellApart checks TellApart with files in any folders, each named on the command line or found in a folder that
-// is. Afterwards the Name and the Dir of each input must be among those that Names and Dirs list for its path, and
-// CheckNames must return an error exactly if two outputs have the same name.
+// FuzzTellApart checks TellApart with files in any folders. A file is named on the command line, or is found in a
+// folder that is named there. Afterwards the Name and the Dir of each input must be among those that Names and Dirs
+// list for its path. CheckNames must return an error if two outputs have the same name, and only then.
 func FuzzTellApart(f *testing.F) {
 	for _, list := range []string{"S1/final.contigs.fa|S2/final.contigs.fa", "p/d:s/y.faa|q/d:s/y.faa", "x.fa|a/x.fa", "a:x.fna|a:x.ffn|b:x.fna",
 		"/a/b/x.fa|/a/x.fa|x.fa.gz", "a:b/c/x.fa|a/b:c/x.fa", "../x.fa|x.fa", ":x.fa|.:x.fa"} {
@@ -24,7 +24,7 @@ func FuzzTellApart(f *testing.F) {
 		var inputs []*Input
 		seen := map[string]bool{}
 		for _, arg := range strings.Split(list, "|") {
-			root, below, found := strings.Cut(arg, ":") // the folder of an argument, and the path of the file in it
+			root, below, found := strings.Cut(arg, ":") // the folder that is named, and the path of a file in it
 			in := &Input{Path: spelling(root), Name: baseName(spelling(root)), Alphabet: DNA}
 			if found {
 				below = strings.TrimPrefix(path.Clean("/"+below), "/")
@@ -62,7 +62,7 @@ func FuzzTellApart(f *testing.F) {
 	})
 }
 
-// cleanRoot returns the folder that an argument names: the current one if it is empty.
+// cleanRoot returns the folder root, or the current folder "." if root is empty.
 func cleanRoot(root string) string {
 	if root == "" {
 		return "."

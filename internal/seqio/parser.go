@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxHeader     = 1 << 20 // a longer line is not a header
+	maxHeader     = 1 << 20 // maximum number of bytes of a header line or a "+" line
 	maxEmptyReads = 100     // reads in a row that may return neither bytes nor an error
 )
 
@@ -22,21 +22,21 @@ type parser struct {
 	src  io.Reader
 	name string // name of the input in errors
 	ends newlines
-	buf  *chunk // read from src
+	buf  *chunk // the bytes that the last read of src returned
 	rest []byte // the part of buf that has not been parsed yet
 	err  error  // the error with which src ended, or nil
 
 	line       int64 // 1-based number of the line that rest is in; 0 before the first byte
 	fastq      bool
 	opened     int64  // line of the current record's header; 0 before the first record
-	begun      bool   // the first header has been recognised as one of FASTA or FASTQ
+	begun      bool   // the first header has been read, and is not one of PIR or SAM
 	mayBeEmpty bool   // whether an input without records is allowed
 	header     []byte // header of the current record, without its '>' or '@'
-	plus       []byte // line after the letters of the current FASTQ record, without the '+'
+	plus       []byte // the line between letters and quality values, with its '+'
 	letters    chunks // letters of the current record, unless there are too many
 	count      int    // number of letters of the current record
 	limit      Limit  // maximum number of letters in a record
-	goOn       bool   // whether reading goes on after a record that is too long, whose letters are dropped
+	goOn       bool   // whether to go on after a record that is too long, without its letters
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
@@ -119,7 +119,7 @@ func (p *parser) skipBlank() {
 	}
 }
 
-// readFASTA reads a record up to the '>' of the next. A record may have no letters.
+// readFASTA reads a record up to the '>' of the next record. A record may have no letters.
 func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
@@ -140,7 +140,7 @@ func (p *parser) readFASTA() error {
 	return nil
 }
 
-// readFASTQ reads a record up to the end of the line with its last quality values.
+// readFASTQ reads a record up to the end of the line with its last quality value.
 func (p *parser) readFASTQ() error {
 	if err := p.readHeader(); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (p *parser) readPlus() error {
 	return nil
 }
 
-// readHeader reads the rest of the header line. The input may end there.
+// readHeader reads the rest of the header line. The input may end before the newline.
 func (p *parser) readHeader() error {
 	for p.more() {
 		part, whole := p.part()
@@ -221,7 +221,8 @@ func (p *parser) readHeader() error {
 }
 
 // readLine reads the rest of the current line and passes it to the function add in pieces. It reports whether it has
-// reached a newline. It stops early if the record is too long and the reading ends with it (see ended).
+// reached the newline. It stops earlier if the record becomes too long and the reading must end with this record (see
+// ended).
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
@@ -263,8 +264,8 @@ func (p *parser) part() (part []byte, whole bool) {
 	return part[:end], true
 }
 
-// more reports whether p.rest has bytes, and fills it from the input if it is empty. If it returns false, p.err is the
-// reason.
+// more reports whether p.rest has bytes. If p.rest is empty, more first reads from the input. If it returns false,
+// p.err is the reason.
 func (p *parser) more() bool {
 	for reads := 0; len(p.rest) == 0 && p.err == nil; reads++ {
 		if reads == maxEmptyReads {
@@ -281,7 +282,8 @@ func (p *parser) more() bool {
 	return len(p.rest) > 0
 }
 
-// cut returns the error for an input that ends inside the current record, or that cannot be read further there.
+// cut returns the error for an input that ends inside the current record, or for a read error there. where says where
+// in the record the input ends.
 func (p *parser) cut(where string) error {
 	if p.err != io.EOF {
 		return p.fault(p.id(), p.opened, p.err, "%v", p.err)
@@ -299,7 +301,8 @@ func (p *parser) id() string {
 	return id
 }
 
-// beginning reads the current line, but no more of it than a message shows, and without its newline.
+// beginning returns the first 20 bytes of the current line, or the whole line without its newline if it is shorter, for
+// a message.
 func (p *parser) beginning() []byte {
 	const most = 20
 	var start []byte
@@ -310,7 +313,7 @@ func (p *parser) beginning() []byte {
 	return start
 }
 
-// splitHeader returns the first word of a header line without its '>' or '@', and the rest without surrounding white
+// splitHeader divides a header, without its '>' or '@', into the first word and the rest without surrounding white
 // space. A header that is not UTF-8 is decoded as Latin-1.
 func splitHeader(header string) (id, description string) {
 	if !utf8.ValidString(header) {

@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 )
 
-// parseAll returns the records of a text that is read in pieces of the given size, and the error that ended it, or nil
-// instead of io.EOF.
+// parseAll returns the records of a text that is read in pieces of the given size. It also returns the error that ended
+// the reading, or nil instead of io.EOF.
 func parseAll(text string, piece int) (records []rawRecord, err error) {
 	p := newParser(&piecewise{rest: []byte(text), size: piece}, "in")
 	defer p.close()

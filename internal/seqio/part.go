@@ -10,8 +10,9 @@ import (
 	"os"
 )
 
-// Part is a part of a file that several processes read: the records that belong to a range of its bytes, as stored. The
-// parts with the ranges [0, a), [a, b), …, [y, Size) have each record exactly once. The zero value is the whole file.
+// Part is a part of a file that several processes divide among them: the records that belong to a range of the bytes of
+// the stored, possibly compressed file. The parts with the ranges [0, a), [a, b), …, [y, Size) together have each
+// record exactly once. The zero value is the whole file.
 //
 // A plain file, or one that bgzip has compressed, is cut: a part begins with the first record after From and ends
 // before the first record after To (see cut), and the bytes before it are not read. Any other compressed file is
@@ -28,7 +29,7 @@ type Part struct {
 	decision decision
 }
 
-// partBlock is the number of records of a compressed file that belong to the same part.
+// partBlock is the number of consecutive records of an interleaved file that belong to the same part.
 const partBlock = 64
 
 // Whole returns the part that is the whole file of r, which must have been opened by Open. Its range can be changed.
@@ -40,8 +41,8 @@ func Whole(r *Reader) Part {
 // IsZero reports whether p is the zero value.
 func (p Part) IsZero() bool { return p.Size == 0 }
 
-// Interleaved reports whether groups of records of the file alternate between the parts. Otherwise the records of a
-// part are consecutive.
+// Interleaved reports whether groups of records of the file alternate between the parts. If it is false, the records of
+// a part are consecutive.
 func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
 
 // isCut reports whether the records of p are consecutive and p is not the zero value, so that only their bytes are
@@ -56,8 +57,8 @@ func (p Part) Name(file string) string {
 	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
 }
 
-// has reports whether a record belongs to the part. index is the number of records that the part's reader has read
-// before.
+// has reports whether a record belongs to the part. index is the number of records before it that the part's reader has
+// read.
 func (p *Part) has(index int64) bool {
 	if !p.Interleaved() {
 		return true
@@ -76,7 +77,8 @@ func (p *Part) share(index int64) int64 {
 	return int64(high)
 }
 
-// source returns the content of the part, or of the whole file if p is the zero value.
+// source returns the decompressed content of the part, or of the whole file if p is the zero value. Of an interleaved
+// file it also returns the whole content.
 func (p *Part) source(f *os.File) (*source, error) {
 	if !p.isCut() {
 		return newSource(f)
@@ -108,7 +110,7 @@ func (p *Part) Open(path string) (io.ReadCloser, error) {
 	}{io.NewSectionReader(f, from.offset, to.after()-from.offset), f}, nil
 }
 
-// limits returns the places in the file where the part begins and where it ends.
+// limits returns the place in the file where the part begins and the place where it ends.
 func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
 	if from, err = p.cut(f, p.From); err == nil {
 		to, err = p.cut(f, p.To)
@@ -116,10 +118,10 @@ func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
 	return from, to, err
 }
 
-// cut returns the place of the first record of a plain file that begins at or after an offset, or the end of the file.
-// In a file of bgzip, it takes the first block that begins at or after the offset, and returns the first record after
-// the beginning of the block's text. A record at the very beginning of the text does not count, because only the block
-// before tells whether a record begins there.
+// cut returns the place of the first record of a plain file that begins at or after an offset, or the end of the file
+// if there is no such record. In a file of bgzip, cut takes the first block that begins at or after the offset, and
+// returns the place of the first record after the beginning of the block's text. A record that begins with the first
+// byte of this text does not count, because only the previous block tells whether a record begins there.
 func (p *Part) cut(f io.ReaderAt, at int64) (place, error) {
 	switch {
 	case at <= 0 || at >= p.Size:
@@ -127,7 +129,7 @@ func (p *Part) cut(f io.ReaderAt, at int64) (place, error) {
 	case p.blocked:
 		return p.cutBlocks(f, at)
 	}
-	// The byte before tells whether a line begins at the offset.
+	// The search begins one byte earlier, because the byte before the offset tells whether a line begins at the offset.
 	found, err := p.findRecord(io.NewSectionReader(f, at-1, p.Size-(at-1)))
 	switch {
 	case err == io.EOF:
@@ -184,14 +186,14 @@ type fastqLine struct {
 	at      int64 // offset of the line
 	first   byte
 	length  int  // length without the line end
-	letters bool // there are letters, gaps and stops only
+	letters bool // whether the line is not empty and has only letters, gaps and stops
 }
 
 // findFASTQ returns the offset in r of the first FASTQ record of exactly four lines, or io.EOF if there is none. It
 // ignores the first line of r, which may be incomplete. It looks for four lines in a row: a header that begins with
 // '@', a line of letters, a line that begins with '+', and a line of the same length as the letters. After them comes
 // the end of r or a line that begins with '@'. A line of quality values that begins with '@' is not mistaken for a
-// header, because the next line is a header, and '@' is not a letter.
+// header, because the line after it is a header, whose '@' is not a letter.
 //
 // If records have more than four lines, findFASTQ may return an offset inside a record. The reader of the part of the
 // file before this offset then returns an error, because the part ends inside that record.
@@ -220,7 +222,8 @@ func findFASTQ(r io.Reader) (int64, error) {
 	}
 }
 
-// readFASTQLine reads a line, which begins at the offset at, and advances at. It returns io.EOF at the end.
+// readFASTQLine reads a line, which begins at the offset *at, and adds its length to *at. It returns io.EOF at the end
+// of the input.
 func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
 	line := fastqLine{at: *at, letters: true}
 	for {
@@ -231,7 +234,7 @@ func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
 		*at += int64(len(part))
 		for _, b := range part {
 			switch {
-			case b == '\r' || b == '\n': // inside a line, '\r' only changes the length
+			case b == '\r' || b == '\n': // not counted; a '\r' inside a line matters only for its length
 				continue
 			case b&^0x20 >= 'A' && b&^0x20 <= 'Z', b == '-', b == '.', b == '*':
 			default:

@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// randomFile returns a FASTA or FASTQ file of n records of DNA that is hard to cut: headers contain '>' and '@', and
-// lines of quality values may begin with '@' or '+'. The line ends are of one random kind.
+// randomFile returns a FASTA or FASTQ file of n records of DNA in which the beginnings of records are hard to find:
+// headers contain '>' and '@', and lines of quality values may begin with '@' or '+'. The line ends are of one random
+// kind.
 func randomFile(rng *rand.Rand, fastq bool, n int) []byte {
 	var b bytes.Buffer
 	end := []string{"\n", "\n", "\r\n", "\r"}[rng.IntN(4)]
@@ -46,12 +47,12 @@ func randomFile(rng *rand.Rand, fastq bool, n int) []byte {
 func packed(content []byte) []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	_, _ = z.Write(content) // a bytes.Buffer cannot fail
+	_, _ = z.Write(content) // writing to a bytes.Buffer cannot fail
 	_ = z.Close()
 	return b.Bytes()
 }
 
-// readFile returns the records of a file, or of the part of it in o, and the Part that is the whole file.
+// readFile returns the records of a file, or of the part that o.Part describes, and the Part that is the whole file.
 func readFile(path string, o Options) ([]Record, Part, error) {
 	r, err := Open(path, o)
 	if err != nil {
@@ -107,8 +108,8 @@ func sameRecords(a, b []Record) bool {
 	})
 }
 
-// TestPartsHaveEachRecordOnce checks that the parts of a file have each record exactly once, and in order. The files
-// are random, plain or compressed, and are cut at random offsets.
+// TestPartsHaveEachRecordOnce checks that the parts of a file together have each record exactly once, and in order. The
+// files are random, plain or compressed, and are cut at random offsets.
 func TestPartsHaveEachRecordOnce(t *testing.T) {
 	dir, files := t.TempDir(), uint64(150)
 	if testing.Short() {
@@ -219,9 +220,9 @@ func TestPlacesThatAreNoRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsOfManyLines checks the two parts of FASTQ files whose records have many lines, some of which look like
-// records of four lines. The parts must have all records together, or one of them must return ErrTruncated or
-// ErrMalformed.
+// TestRecordsOfManyLines cuts FASTQ files into two parts at random offsets. Their records have many lines, some of
+// which look like records of four lines. The parts together must have all records, or one of them must return
+// ErrTruncated or ErrMalformed.
 func TestRecordsOfManyLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.fq")
 	wrong := 0
@@ -229,7 +230,7 @@ func TestRecordsOfManyLines(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		var b strings.Builder
 		for i := range 8 {
-			// The quality values of three lines look like a record of four lines with what follows.
+			// Together with the lines around them, the quality values look like a record of four lines.
 			fmt.Fprintf(&b, "@r%d\nACGTACGT\nACGT\nACGTACGT\n+\n%s\n", i, []string{"@IIIIIII\nIIII\n+IIIIIII", "IIII\n@III\nACGT\n+III\nIIII", "IIIIIIIIIIII\n@III\nIIII"}[rng.IntN(3)])
 		}
 		if err := os.WriteFile(path, []byte(b.String()), 0o666); err != nil {
@@ -252,8 +253,8 @@ func TestRecordsOfManyLines(t *testing.T) {
 	}
 }
 
-// TestPartsHaveTheAlphabetOfTheFile checks that a part has the alphabet of its file, even if its records alone do not
-// tell it. A record of the other alphabet must be an error that says where the lines are counted from.
+// TestPartsHaveTheAlphabetOfTheFile checks that a part has the alphabet of its file, even if the part's own records do
+// not reveal the alphabet. A record of the other alphabet must be an error that says where the lines are counted from.
 func TestPartsHaveTheAlphabetOfTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	for _, c := range []struct {

@@ -13,21 +13,21 @@ type Reader struct {
 	name    string
 	options Options
 	file    *os.File // nil if the input belongs to the caller
-	size    int64    // of the file in bytes
+	size    int64    // size of the file in bytes; 0 if file is nil
 	source  *source
 	parser  *parser
 
 	decision decision // alphabet of the records, and the reason for it
 	clean    *cleaner
-	pending  []rawRecord // read ahead to detect the alphabet
-	ahead    error       // the error after pending; nil if there may be more records
+	pending  []rawRecord // records that were read to detect the alphabet, and that Read has not returned yet
+	ahead    error       // the error after the pending records; nil if there may be more records
 
 	index    int64 // index of the next record
 	others   int64 // number of records so far that do not belong to Options.Part
 	ids      *idSet
 	skipped  skipLog
-	faults   *faults // if not nil, bad and duplicate records are collected here and left out; otherwise they end the reading
-	err      error   // returned by every later Read
+	faults   *faults // collects bad and duplicate records; if nil, the first of them ends the reading
+	err      error   // the error that every later Read returns
 	finished bool    // whether Read has returned io.EOF
 	closed   bool
 }
@@ -68,8 +68,9 @@ func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// start is called with the results of opening a source. It creates a parser for the source and reads as many records as
-// it takes to detect the alphabet. After an error, its own or err, it closes the Reader.
+// start is called with the two results of opening a source. It creates a parser for the source and reads as many
+// records as are needed to detect the alphabet. If err is not nil, or start itself fails, start closes the Reader and
+// returns the error.
 func (r *Reader) start(src *source, err error) error {
 	if err != nil {
 		err = &FormatError{File: r.name, Msg: err.Error(), Err: err}
@@ -97,7 +98,7 @@ func (r *Reader) connect(src *source) {
 }
 
 // readAhead reads the first records and decides the alphabet. It returns an error if the first record cannot be read,
-// if the records are of both alphabets, or if the alphabet cannot be told.
+// if the records are of both alphabets, or if they do not reveal the alphabet.
 func (r *Reader) readAhead() error {
 	part := !r.options.Part.IsZero()
 	given := r.options.Alphabet != Unknown || part
@@ -150,7 +151,7 @@ func (r *Reader) Finding() Finding { return r.decision.Finding }
 // Alphabet returns the alphabet, given or detected. It is never Unknown.
 func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 
-// otherAlphabet returns the error for a record whose alphabet is a, while the records before it have the other one.
+// otherAlphabet returns the error for a record of the alphabet a whose predecessors have the other alphabet.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
 	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
@@ -173,7 +174,7 @@ func (r *Reader) Read() (Record, error) {
 	return Record{}, r.err
 }
 
-// next returns the next record, or false if the record is left out.
+// next reads the next record. It returns false if the record is left out.
 func (r *Reader) next() (Record, bool, error) {
 	raw, err := r.nextRaw()
 	if err != nil {
@@ -231,7 +232,8 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 }
 
 // badLetter handles a record with an illegal letter. The record is left out or ends the reading, depending on the
-// options. A record that consists only of gaps counts as empty, as it does under GapsRemove.
+// options. A record that consists only of gaps is reported as empty, because it has no letters even if gaps are
+// removed.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// readAll returns the records of an input, and the error that ended it, or nil instead of io.EOF.
+// readAll returns the records of an input and its Reader. It also returns the error that ended the reading, or nil
+// instead of io.EOF.
 func readAll(input io.Reader, o Options) ([]Record, *Reader, error) {
 	r, err := NewReader(input, "in", o)
 	if err != nil {

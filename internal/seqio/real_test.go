@@ -79,9 +79,9 @@ func TestReadsRealFiles(t *testing.T) {
 	}
 }
 
-// TestRealLettersAreNotMistaken checks that stretches of a real genome are never certainly protein. Stretches of real
-// proteins are certainly DNA only in 2 of 200,000 cases. These are short repeats, such as glycine and alanine in EBNA1
-// of the Epstein-Barr virus.
+// TestRealLettersAreNotMistaken divides real sequences into short stretches. judge must not be certain that a stretch
+// of a genome is protein. Of 200,000 stretches of proteins it may take two for DNA; these are short repeats, such as
+// glycine and alanine in EBNA1 of the Epstein-Barr virus.
 func TestRealLettersAreNotMistaken(t *testing.T) {
 	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
 		r, err := Open(realFile(t, file), Options{})

@@ -14,8 +14,8 @@ type Record struct {
 	ID          string // first word of the header, made unique under DuplicateSuffix; valid UTF-8, no white space
 	Description string // the header after the id, trimmed; valid UTF-8
 	Seq         []byte // at least one letter; cleaned as described at Options
-	Line        int64  // 1-based line of its header in the decompressed input, or in the part (see Index)
-	Index       int64  // 0-based, counting records left out: in the input, or in a Part that is not interleaved
+	Line        int64  // 1-based line of the header, from the start of the input or of a Part that is not interleaved
+	Index       int64  // 0-based, in the input or in a Part that is not interleaved; records left out count
 }
 
 // Policy determines the treatment of a bad record: a record without an id, without letters, or with an illegal letter.
@@ -32,7 +32,7 @@ type DuplicatePolicy uint8
 const (
 	DuplicateError  DuplicatePolicy = iota // the record ends the reading with a FormatError that names both lines
 	DuplicateSuffix                        // the record gets another id: id_2, id_3, …
-	DuplicateKeep                          // the record keeps its id: for parts, whose ids the type IDs compares
+	DuplicateKeep                          // the record keeps its id: used for parts of a file, see IDs
 )
 
 // GapPolicy determines the meaning of '-' and '.' inside a sequence. It has no effect on '.' in DNA of a FASTQ file,
@@ -54,15 +54,15 @@ type Options struct {
 	Alphabet   Alphabet        // Unknown means that it is detected
 	KeepCase   bool            // leave lower-case letters as they are
 	MinLength  int             // records with fewer letters are left out and counted
-	Gaps       GapPolicy       // '-' and '.' inside a sequence
-	OnBad      Policy          // records without id or letters, or with illegal letters
-	Duplicates DuplicatePolicy // records whose id was returned before; ids of records left out do not count
+	Gaps       GapPolicy       // meaning of '-' and '.' inside a sequence
+	OnBad      Policy          // treatment of records without id or letters, or with illegal letters
+	Duplicates DuplicatePolicy // treatment of records whose id was returned before
 	Longest    Limit           // records with more letters are bad; the zero value is a limit of MaxLetters
-	Part       Part            // the part of the file that is read; its alphabet takes the place of Alphabet
+	Part       Part            // the part of the file to read; its alphabet is used instead of Alphabet
 }
 
-// Limit is the maximum number of letters in a record. It bounds the memory that a record takes before it is embedded,
-// up to 8 bytes a letter.
+// Limit is the maximum number of letters in a record. It bounds memory, because a record takes up to 8 bytes a letter
+// before it is embedded.
 type Limit struct {
 	Letters int
 	By      string // reason for a limit below MaxLetters, such as "the free memory of the machine"
@@ -90,7 +90,7 @@ const (
 // Skip describes a record that was left out.
 type Skip struct {
 	ID     string // empty under ReasonNoID
-	Line   int64  // 1-based line of its header
+	Line   int64  // 1-based line of the record's header
 	Reason string // one of the Reason constants
 	Detail string // one sentence for people
 }

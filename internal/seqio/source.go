@@ -33,20 +33,21 @@ const (
 // library that decodes xz accepts a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
 
-// source is the decompressed content of an input. It hashes the bytes before decompression. It starts no goroutine.
+// source reads the decompressed content of an input. It hashes the bytes of the input before decompression. It starts
+// no goroutine.
 type source struct {
 	content     io.Reader
 	disk        *diskReader
 	packed      *bufio.Reader // reads from disk; nil for a part without bytes
-	text        int64         // number of bytes that Read has returned
+	text        int64         // number of decompressed bytes that Read has returned
 	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
-	blocked     bool          // whether bgzip has compressed it, and it is not compressed twice
+	blocked     bool          // whether bgzip has compressed the input, and the text in it is plain
 	begun       bool          // the first bytes were read
 	close       func()        // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes. If that is gzip, it also recognises a second
-// compression of the content. Its errors are the same as those of Read.
+// newSource recognises the compression of r by its first bytes. If that is gzip, newSource also recognises a second
+// compression inside the gzip data. Its errors are the same as those of Read.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	s.packed = bufio.NewReaderSize(s.disk, streamBuffer)
@@ -89,8 +90,8 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
-// explain returns the error of a failed read: that of the disk, or one that says that the data is damaged or beyond a
-// limit.
+// explain returns an error for a failed read of the content. It says whether reading the input failed, the data is
+// damaged, or the data exceeds a limit.
 func (s *source) explain(err error) error {
 	switch err := zstdLimit(err); {
 	case errors.Is(err, ErrLimit):
@@ -122,7 +123,7 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 func (d *damage) Unwrap() error { return d.cause }
 
 // Read returns decompressed bytes. It removes a byte order mark at the beginning of the input, for which p must have
-// room. The errors say whether the disk or the data is at fault.
+// room, three bytes. explain describes its errors.
 func (s *source) Read(p []byte) (n int, err error) {
 	defer func() { s.text += int64(n) }()
 	n, err = s.content.Read(p)
@@ -150,7 +151,7 @@ func (s *source) Read(p []byte) (n int, err error) {
 }
 
 // position returns approximately how many stored, possibly compressed bytes correspond to the text that Read has
-// returned, without the last unused bytes of this text.
+// returned, not counting the last unused bytes of this text.
 func (s *source) position(unused int) int64 {
 	at := s.disk.size
 	if s.packed != nil {
@@ -167,7 +168,7 @@ type diskReader struct {
 	r    io.Reader
 	hash hash.Hash // nil if the digest is not needed
 	size int64
-	tail [2]byte // the last two bytes, not counting zeros at the end
+	tail [2]byte // the last two bytes that were read, without zeros at the end
 	err  error   // the error that ended the reading, unless it is io.EOF
 }
 

@@ -79,7 +79,8 @@ func (f flushing) Close() error { return f.w.Close() }
 func TestOpensEveryCompressionByContent(t *testing.T) {
 	for ext, compress := range compressions(t) {
 		t.Run("plain"+ext, func(t *testing.T) {
-			// Compressors that work in parallel write several members one after the other.
+			// Compressors that work in parallel write several members one after the other, so the content has two
+			// members.
 			content := append(compress("\ufeff>a x\nACGT\n>b\nAC"), compress("GT\n>c\nGG\n")...)
 			path := filepath.Join(t.TempDir(), "named.for.nothing")
 			if err := os.WriteFile(path, content, 0o666); err != nil {
@@ -123,7 +124,7 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 func TestPositionFollowsTheRecords(t *testing.T) {
 	const records = 4000
 	text := string(proteinRecords(records, 300))
-	for ext, ahead := range map[string]float64{"": 0.001, ".gz": 0.03} { // of the size, at most, in buffers
+	for ext, ahead := range map[string]float64{"": 0.001, ".gz": 0.03} { // maximum share of the input in buffers
 		content := compressions(t)[ext](text)
 		r, err := NewReader(bytes.NewReader(content), "x", Options{})
 		if err != nil {
@@ -142,7 +143,7 @@ func TestPositionFollowsTheRecords(t *testing.T) {
 	}
 }
 
-// proteinRecords returns FASTA with records of the same length.
+// proteinRecords returns FASTA with count random proteins of the same length.
 func proteinRecords(count, length int) []byte {
 	rng := rand.New(rand.NewPCG(2, 2))
 	var b bytes.Buffer
@@ -210,8 +211,8 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// TestCompressedInputInGzipIsRead checks that files that were compressed, and then compressed again with gzip as some
-// servers do, are read as if they were plain.
+// TestCompressedInputInGzipIsRead checks that files that were compressed twice, the second time with gzip, as some
+// servers do, are read like plain files.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]
@@ -225,7 +226,8 @@ func TestCompressedInputInGzipIsRead(t *testing.T) {
 }
 
 // TestBytesAfterGzipMembers checks the bytes after a gzip member, before the next member or at the end. Zeros are
-// accepted as padding. For other bytes there must be an error that says so, after all records have been read.
+// accepted as padding. Other bytes must be an error that gives their number. The record before them is then not
+// returned.
 func TestBytesAfterGzipMembers(t *testing.T) {
 	gz := compressions(t)[".gz"]
 	one, two := string(gz(">a\nACGT\n")), string(gz(">b\nGGTT\n"))

@@ -12,11 +12,11 @@ const arrowSchemaKey = "ARROW:schema"
 // arrowField is a column of an Arrow schema.
 type arrowField struct {
 	name     string
-	kind     flatTable   // the number of the type in the union Type of Schema.fbs, and the table of the type
-	elements *arrowField // the elements of a list; nil for any other column
+	kind     flatTable   // the number of the type in the union Type of Arrow's Schema.fbs, and the table of the type
+	elements *arrowField // the type of the elements of a list; nil for any other column
 }
 
-// Types of Arrow (Schema.fbs): the number in the union Type, and the table.
+// Types of Arrow: the number of the type in the union Type of Arrow's Schema.fbs, and the table of the type.
 var (
 	arrowInt64 = flatTable{2, flatTable{64, 1}} // 64 bits, signed
 	arrowHalf  = flatTable{3, flatTable{0}}
@@ -25,7 +25,7 @@ var (
 	arrowBool  = flatTable{6, flatTable{}}
 )
 
-// arrowList returns a column of lists of n elements each.
+// arrowList returns a column of lists, each of n elements of the type element.
 func arrowList(name string, element flatTable, n int) arrowField {
 	return arrowField{name, flatTable{16, flatTable{n}}, &arrowField{name: "element", kind: element}}
 }
@@ -55,14 +55,14 @@ func arrowFields(columns []arrowField) []flatTable {
 	return fields
 }
 
-// flatTable is a table of a FlatBuffers message (https://flatbuffers.dev/internals/): for each of its fields an int of
-// at most 32 bits, a string, a flatTable, a []flatTable, or nil for the default.
+// flatTable lists the fields of a table in a FlatBuffers message (https://flatbuffers.dev/internals/). A field is an
+// int of at most 32 bits, a string, a flatTable, a []flatTable, or nil for its default value.
 type flatTable []any
 
-// appendFlatTable appends a table to the FlatBuffers message b, and sets the offset at position from of the message so
-// that it refers to the table. Every object follows those that refer to it, because offsets are unsigned.
+// appendFlatTable appends a table to the FlatBuffers message b, and makes the offset at position from of the message
+// refer to the table. A table must follow the offset that refers to it, because offsets are unsigned.
 func appendFlatTable(b []byte, t flatTable, from int) []byte {
-	const fieldSize, tableHeader = 4, 4 // every field gets the same room
+	const fieldSize, tableHeader = 4, 4 // in bytes; a field takes 4, whatever its type
 	b = align4(b)
 	vtable := len(b)
 	size := tableHeader
@@ -91,8 +91,8 @@ func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	return b
 }
 
-// appendFlat sets the field at position at of the FlatBuffers message b. A field that is an int is stored there. For a
-// string or a table, appendFlat appends it to the message and stores its offset in the field.
+// appendFlat sets the field at position at of the FlatBuffers message b. An int is stored in the field itself. A
+// string, a table or a list of tables is appended to the message, and the field gets the offset of the appended object.
 func appendFlat(b []byte, field any, at int) []byte {
 	switch v := field.(type) {
 	case int:

@@ -20,15 +20,15 @@ import (
 
 // fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
 type fileSystem interface {
-	create(path string) (file, error) // for reading and writing; fails if the file exists
+	create(path string) (file, error) // for reading and writing; fails if path exists
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
-	// openLog opens a file for reading and appending, and creates it if needed. It first waits for the lock of the
-	// file, and holds the lock until the file is closed.
+	// openLog opens a file for reading and appending, and creates the file if needed. It waits for the lock of the file,
+	// which is held until the file is closed.
 	openLog(ctx context.Context, path string) (logFile, error)
 	truncate(path string, size int64) error
-	syncTree(dir string) error // syncs the files of a folder
+	syncTree(dir string) error // writes all files of a folder to the disk
 }
 
 type file interface {
@@ -39,7 +39,7 @@ type file interface {
 	Sync() error
 }
 
-// logFile is a file that is only appended to.
+// logFile is a file to which content is only appended: the manifest.
 type logFile interface {
 	io.Writer
 	io.ReaderAt
@@ -54,7 +54,8 @@ type osFS struct{ noLocks bool }
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
-// create creates a file and locks it, so that RemoveLeftovers does not remove it.
+// create creates a file and locks it, because RemoveLeftovers removes unlocked files, which it takes for those of
+// killed runs.
 func (s osFS) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
@@ -86,8 +87,8 @@ func (osFS) syncDir(dir string) error {
 		return err
 	}
 	err = d.Sync()
-	// Some network file systems return such an error because they cannot sync a folder. The rename itself has
-	// succeeded.
+	// Some network file systems cannot sync a folder and return EINVAL or ErrUnsupported. These errors are ignored,
+	// because the change in the folder, such as a rename, has succeeded.
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		err = nil
 	}
@@ -103,8 +104,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path that err contains, which is usually
-// that of a temporary file and means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err contains: usually that of a
+// temporary file, which means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -117,24 +118,24 @@ func ioError(op, path string, err error) error {
 	return &fileError{op, path, err}
 }
 
-// bufferSize is the size in bytes of writes to the disk.
+// bufferSize is the size in bytes of the buffers for reading and writing files.
 const bufferSize = 256 << 10
 
-// atomicFile is a file under construction. Its content is written to a hidden temporary file in the folder of the final
-// path.
+// atomicFile is a file under construction. Its content is written to the hidden temporary file temp, in the folder of
+// the path final. publish renames temp to final.
 type atomicFile struct {
 	fs    fileSystem
 	final string
 	temp  string
 	f     file // nil after it is closed
 	buf   *bufio.Writer
-	sum   hash.Hash // nil if written bytes may be changed: the digest is then computed at the end
+	sum   hash.Hash // SHA-256 of the written bytes; nil for a rewritable file, which seal reads at the end
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
-// createUnique creates a file whose name is prefix and 16 random digits, and locks it. It tries again if another
-// process, which removes the unlocked files of killed runs (see RemoveLeftovers), finds the file before it is locked.
-// Random pauses keep the two processes from colliding at every attempt.
+// createUnique creates and locks a file whose path is prefix and 16 random hexadecimal digits. It tries again if
+// RemoveLeftovers, called by another process, finds the file before it is locked. Random pauses keep the two processes
+// from colliding at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
 	const attempts = 16
 	for range attempts {
@@ -147,8 +148,8 @@ func createUnique(fsys fileSystem, prefix string) (f file, path string, err erro
 	return f, path, err
 }
 
-// createTemp creates the temporary file for the path final. If rewritable is set, bytes that have been written may be
-// changed later.
+// createTemp creates the temporary file of an atomicFile for the path final. If rewritable is set, bytes that have been
+// written may be changed later.
 func createTemp(fsys fileSystem, final string, rewritable bool) (*atomicFile, error) {
 	dir, name := filepath.Split(final)
 	a := &atomicFile{fs: fsys, final: final}
@@ -194,8 +195,8 @@ func (a *atomicFile) WriteString(s string) (int, error) {
 	return n, err
 }
 
-// writeAt writes bytes at an offset of a file that was created as rewritable (see createTemp), possibly past its end.
-// Write must not be called afterwards.
+// writeAt writes p at an offset, which may lie beyond the end of the file. The file must have been created as
+// rewritable (see createTemp), and Write must not be called afterwards.
 func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -207,7 +208,7 @@ func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	return nil
 }
 
-// readAt fills p with bytes written before.
+// readAt fills p with the bytes of the file from offset on, including buffered ones.
 func (a *atomicFile) readAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -247,8 +248,8 @@ func (w *offsetWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// seal flushes and syncs the file and returns its path, size and digest. The file stays locked until it has its final
-// name, on systems that have locks.
+// seal flushes and syncs the file, and returns its final path, size and digest. On systems with locks, the file stays
+// locked until publish has renamed it.
 func (a *atomicFile) seal() (File, error) {
 	if err := a.buf.Flush(); err != nil {
 		return File{}, err
@@ -295,9 +296,9 @@ func (a *atomicFile) close() error {
 	return nil
 }
 
-// discard closes and removes the temporary file. It does nothing if there is none.
+// discard closes and removes the temporary file. It does nothing if the file was renamed or removed before.
 func (a *atomicFile) discard() error {
-	_ = a.close() // the content is not needed, so a failed write-back does not matter
+	_ = a.close() // an error does not matter, because the content is not needed
 	if a.temp == "" {
 		return nil
 	}
@@ -310,9 +311,9 @@ func (a *atomicFile) discard() error {
 
 // pending is a file or folder under construction.
 type pending interface {
-	seal() (File, error) // writes everything to the disk
-	publish() error      // renames it to its final path
-	discard() error      // removes it, unless it has its final name
+	seal() (File, error) // writes the whole content to the disk
+	publish() error      // renames the file or folder to its final path
+	discard() error      // removes the file or folder, unless publish has renamed it
 }
 
 // fileSet is the set of files of one output while it is written.
@@ -331,7 +332,7 @@ func (s *fileSet) create(path string, rewritable bool) (*atomicFile, error) {
 	return a, err
 }
 
-// createFolder adds a folder of files with the extension ext that commit will rename to path.
+// createFolder adds a folder, for files with the extension ext, that commit will rename to path.
 func (s *fileSet) createFolder(path, ext string) (*atomicFolder, error) {
 	d, err := createTempFolder(s.fs, path, ext)
 	if err == nil {
@@ -349,9 +350,9 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	return a, err
 }
 
-// commit writes all files to the disk and then renames them to their final paths, the main file last. If the output has
-// several files, commit removes the main file of an earlier output before it renames any. So while the main file
-// exists, all files of the output exist and belong together.
+// commit writes all files to the disk and then renames them to their final paths, the main file (the first one) last.
+// If the output has several files, commit removes the main file of an earlier output before it renames the others. So
+// while the main file exists, all files of the output exist and belong together.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {
@@ -388,13 +389,13 @@ func (s *fileSet) commit() ([]File, error) {
 type earlierFiles int
 
 const (
-	noFiles    earlierFiles = iota // there is no main file
-	otherFiles                     // some differ from the new ones, or are missing
-	sameFiles                      // all equal the new ones: another run with the same settings has written them
+	noFiles    earlierFiles = iota // the main file does not exist
+	otherFiles                     // some files differ from the new ones, or are missing
+	sameFiles                      // all files equal the new ones: a run with the same settings has written them
 )
 
-// earlier compares the new files with the files of an earlier output that are at their final paths. If another run has
-// just written the same files, they must stay, because the manifest says that they exist.
+// earlier compares the new files with the files of an earlier output at the same paths. Equal files must stay: another
+// run may have just written them, and the manifest already lists them.
 func (s *fileSet) earlier(files []File) earlierFiles {
 	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
 		return noFiles
@@ -427,7 +428,7 @@ func syncFolder(fsys fileSystem, dir string) error {
 	return nil
 }
 
-// replaceFile writes a whole file under a temporary name and renames it.
+// replaceFile replaces the file at path: it writes the whole content to a temporary file, which it renames to path.
 func replaceFile(fsys fileSystem, path string, content []byte) error {
 	s := fileSet{fs: fsys}
 	f, err := s.create(path, false)

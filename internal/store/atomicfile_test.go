@@ -184,13 +184,13 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	}
 	for name, s := range everySpec(t) {
 		if len(s.Columns) > 3 || s.Columns[0].Pooling == Residues && s.Format != Pt {
-			continue // the same operations as with three columns, or with Tokens
+			continue // this Spec has the same file operations as one with three columns, or with Tokens
 		}
 		t.Run(name, func(t *testing.T) {
 			s.Dim = 1024
 			rows := makeRows(s, bufferSize/(4*s.Dim)+10) // more than one buffer per file
 			if s.Format == Pt {
-				rows = rows[:4] // each is a file
+				rows = rows[:4] // each row is a file
 			}
 			complete := make(map[string][]byte)
 			writeAll(t, s, rows)
@@ -213,7 +213,7 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 				ops[broken.op] = true
 				where := fmt.Sprintf("operation %d, %s", failAt, broken.op)
 				if err == nil && broken.op == "close" && len(filesIn(t, s.Dir)) == len(complete) {
-					continue // a scratch file, which is never renamed
+					continue // the file is a scratch file, whose content is not needed any more
 				}
 				wantError(t, err, s.Dir)
 				if !errors.Is(err, syscall.ENOSPC) {
@@ -243,9 +243,9 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	}
 }
 
-// TestManifestSurvivesEveryFailure makes every file operation of Manifest.Append fail, either that operation alone or
-// all later ones as well. Earlier entries must be intact, the error must name the manifest and wrap its cause, and it
-// must be possible to append the next entry.
+// TestManifestSurvivesEveryFailure makes every file operation of Manifest.Append fail, one after the other: alone, and
+// together with all later operations. Earlier entries must be intact, the error must name the manifest and wrap its
+// cause, and it must be possible to append the next entry.
 func TestManifestSurvivesEveryFailure(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"))
@@ -367,7 +367,7 @@ func TestTemporaryFilesAreHiddenAndOutputsReadable(t *testing.T) {
 }
 
 // TestSameOutputStays writes an output of several files again. If the new files have the same bytes, the old ones must
-// stay, because another run may have just written them. Otherwise they must be replaced.
+// stay, because another run may have just written them. If the bytes differ, the old files must be replaced.
 func TestSameOutputStays(t *testing.T) {
 	s := spec(t, Npy, 33)
 	rows := makeRows(s, 3)

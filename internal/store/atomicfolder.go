@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// folderSuffix ends the name of a folder under construction. The name without it is that of a temporary file beside the
-// folder, whose lock shows that the run is alive.
+// folderSuffix ends the name of a folder under construction. Without the suffix, the name is that of a temporary file
+// beside the folder. The lock of the temporary file shows that the run is alive.
 const folderSuffix = ".d"
 
-// atomicFolder is a folder of files under construction, which gets its final name as a whole. All its files have the
-// extension ext, by which publish recognises the files of an earlier output and removes them.
+// atomicFolder is a folder of files under construction, which gets its final name when all files are complete. All
+// files have the extension ext. By this extension publish recognises the files of an earlier output, and removes them.
 type atomicFolder struct {
 	lock  *atomicFile
 	temp  string // "" after the folder has its final name
 	ext   string
-	files []File // their names, sizes and digests
+	files []File // name, size and digest of each file
 }
 
 func createTempFolder(fsys fileSystem, final, ext string) (*atomicFolder, error) {
@@ -39,7 +39,8 @@ func createTempFolder(fsys fileSystem, final, ext string) (*atomicFolder, error)
 	return d, nil
 }
 
-// add writes a file. Two files whose names are equal, or equal to the file system, are an error.
+// add writes a file to the folder. It returns an error if the file system takes name for the name of an earlier file,
+// as some do if only the case of letters differs.
 func (d *atomicFolder) add(name string, content []byte) error {
 	path := filepath.Join(d.lock.final, name)
 	f, err := d.lock.fs.create(filepath.Join(d.temp, name))
@@ -84,11 +85,10 @@ func digestFiles(files []File) string {
 }
 
 // publish renames the folder to its final path. It first removes an earlier folder at that path. If a file in the
-// earlier folder has another extension than those of an output, publish returns an error and removes nothing. An
-// earlier folder with the same files stays: another run may have just published it, and the manifest says that it
-// exists.
+// earlier folder does not have the extension ext, publish returns an error and removes nothing. An earlier folder with
+// the same files stays: another run may have just published it, and the manifest already lists it.
 func (d *atomicFolder) publish() error {
-	const attempts = 16 // each after a folder of another run
+	const attempts = 16 // an attempt fails if another run has just published its folder
 	final := d.lock.final
 	var err error
 	for range attempts {
@@ -109,8 +109,8 @@ func (d *atomicFolder) publish() error {
 	return d.lock.discard()
 }
 
-// removeEarlier removes the folder that has the final name, if there is one. It returns an fs.ErrExist if another run
-// has put its folder there in the meantime.
+// removeEarlier removes the folder at the final path, if there is one. It returns an fs.ErrExist if another run has
+// meanwhile put its folder there.
 func (d *atomicFolder) removeEarlier() error {
 	final := d.lock.final
 	list, err := os.ReadDir(final)
@@ -128,7 +128,7 @@ func (d *atomicFolder) removeEarlier() error {
 	}
 	for _, path := range append(paths, final) {
 		if err == nil {
-			if err = d.lock.fs.remove(path); errors.Is(err, fs.ErrNotExist) { // another run has removed it
+			if err = d.lock.fs.remove(path); errors.Is(err, fs.ErrNotExist) { // another run has removed the file
 				err = nil
 			}
 		}
@@ -136,7 +136,7 @@ func (d *atomicFolder) removeEarlier() error {
 	return err
 }
 
-// discard removes the folder, unless it has its final name, and the temporary file that locks it.
+// discard removes the folder, unless publish has renamed it, and the temporary file that locks it.
 func (d *atomicFolder) discard() error {
 	if d.temp != "" {
 		if err := os.RemoveAll(d.temp); err != nil {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// BenchmarkRecords writes records of 320 values, one an operation, in every format. It reports the memory that the
-// process has taken from the system, which only grows: to measure one format, run it alone, with -benchtime 1000000x
-// for a million records.
+// BenchmarkRecords writes records of 320 values in every format, one record per operation. Its metric MB is the memory
+// that the process has taken from the system, which only grows. To measure one format, run its benchmark alone, with
+// -benchtime 1000000x for a million records.
 func BenchmarkRecords(b *testing.B) {
 	matrix := spec(b, H5, 6)
 	matrix.Matrix = true

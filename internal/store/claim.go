@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,13 +18,13 @@ type Holder struct {
 	PID     int              `json:"pid"`
 	Command string           `json:"command"`
 	Since   time.Time        `json:"since"`
-	Outputs map[string]Entry `json:"outputs"`           // settings of the run for each model and format
-	Repairs bool             `json:"repairs,omitempty"` // it repairs the manifest, and no other process may write
+	Outputs map[string]Entry `json:"outputs"`           // settings of the run, keyed by model and format
+	Repairs bool             `json:"repairs,omitempty"` // the process repairs the manifest: no other process may write
 }
 
-// ThisProcess returns a Holder for this process without outputs. command is its command line.
+// ThisProcess returns a Holder, without outputs, for the calling process. command is the command line of the process.
 func ThisProcess(command string) Holder {
-	host, _ := os.Hostname() // only for messages
+	host, _ := os.Hostname() // empty if unknown
 	return Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC()}
 }
 
@@ -32,7 +33,7 @@ func (h Holder) is(other Holder) bool {
 	return h.Host == other.Host && h.PID == other.PID && h.Since.Equal(other.Since)
 }
 
-// String returns the process for a message.
+// String describes the process for an error message.
 func (h Holder) String() string {
 	return fmt.Sprintf("process %d on %s since %s, %s", h.PID, h.Host, h.Since.Format(time.DateTime), h.Command)
 }
@@ -44,17 +45,18 @@ var ErrInUse = errors.New("the output folder is in use")
 // contains a Holder and is locked until the run ends.
 const claimPrefix = ".run-"
 
-// claimTries is the number of attempts to claim a folder. Two runs that begin at the same moment may both see each
-// other and give up an attempt.
+// claimTries is the number of attempts to claim a folder. An attempt may fail for both of two runs that begin at the
+// same moment, because each sees the claim of the other.
 const claimTries = 5
 
-// Claim registers a run in folder dir until release is called or the process ends. For each other run in the folder it
-// calls clash. This function returns the difference between the settings of the two runs, or an empty string if both
-// may write to the folder. If there is a difference, or if another process repairs the manifest, Claim returns an
+// Claim registers the run h in folder dir until release is called or the process ends. For each other run in the
+// folder, Claim calls clash, which returns the difference between the settings of the two runs, or an empty string if
+// both may write to the folder. If there is a difference, or if another process repairs the manifest, Claim returns an
 // ErrInUse.
 //
-// A run writes its claim before it looks for others, so at least one of two clashing runs sees the other. On a file
-// system without locks a claim is valid until it is deleted, and the error says so.
+// A run writes its claim (see claimPrefix) before it looks for the claims of others, so at least one of two clashing
+// runs sees the other. On a file system without locks, the claim of a killed run stays valid until the user deletes the
+// file of the claim, which the error names.
 func Claim(dir string, h Holder, clash func(other Holder) string) (release func(), err error) {
 	return osFS{}.claim(dir, h, clash)
 }
@@ -79,10 +81,10 @@ func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (r
 		return nil, ioError("write to", dir, err)
 	}
 	release = func() {
-		if !keepsLocks { // an open file cannot be removed
+		if !keepsLocks { // some systems without locks cannot remove an open file
 			f.Close()
 		}
-		_ = os.Remove(path) // if this fails, the next run removes it
+		_ = os.Remove(path) // if the removal fails, the next run removes the file
 		f.Close()
 	}
 	if _, err = f.Write(content); err != nil {
@@ -109,8 +111,12 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 			continue
 		}
 		other, alive := s.readClaim(path)
-		if alive == nil { // its run was killed
+		if alive == nil { // the run has ended
 			continue
+		}
+		if !errors.Is(alive, ErrLocked) && !errors.Is(alive, errors.ErrUnsupported) {
+			return fmt.Errorf("%s: %w by another user's run, perhaps with other settings: %w; if that run has ended, delete %s",
+				dir, ErrInUse, alive, path)
 		}
 		difference := clash(other)
 		if other.Repairs {
@@ -128,13 +134,16 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 	return nil
 }
 
-// readClaim reads a claim, the file by which a run claims an output folder. alive is nil if the run has ended,
-// ErrLocked if it has not, and errors.ErrUnsupported if the file system has no locks. If the run is still writing its
-// claim, h is incomplete; that run has not looked for others yet.
+// readClaim reads the Holder h from a claim, the file by which a run claims an output folder. alive is nil if the run
+// has ended, ErrLocked if the run goes on, and errors.ErrUnsupported if the file system has no locks. Any other error
+// means that the claim cannot be read. If the run is still writing its claim, h is incomplete, and the run has not
+// looked for other claims yet.
 func (s osFS) readClaim(path string) (h Holder, alive error) {
 	f, err := os.Open(path)
-	if err != nil {
-		return h, nil // removed in the meantime, or owned by another user
+	if errors.Is(err, fs.ErrNotExist) { // the run has just ended and removed its claim
+		return h, nil
+	} else if err != nil {
+		return h, err
 	}
 	defer f.Close()
 	if alive = s.tryLock(f, true); alive != nil {

@@ -19,7 +19,7 @@ func holder(setting string) Holder {
 		Outputs: map[string]Entry{"esm": {Parameters: map[string]string{"pool": setting}}}}
 }
 
-// clashWith returns the function clash that a run with the given setting passes to Claim.
+// clashWith returns the function that a run with the given setting passes to Claim as clash.
 func clashWith(setting string) func(Holder) string {
 	return func(other Holder) string {
 		if had, ok := other.Outputs["esm"]; ok && had.Parameters["pool"] != setting {
@@ -54,7 +54,8 @@ func TestClaim(t *testing.T) {
 	}
 	third()
 
-	// A killed run leaves a claim that is not locked. A run that is starting has a locked, incomplete claim.
+	// Two claims that must not stop a run: the unlocked claim of a killed run, and the incomplete claim of a run that is
+	// starting.
 	if err := os.WriteFile(filepath.Join(dir, claimPrefix+"00000000000000aa"), []byte(`{"outputs":{"esm":{}}}`), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -93,11 +94,26 @@ func TestClaimWithoutLocks(t *testing.T) {
 	}
 }
 
+// TestUnreadableClaim checks that a run refuses a folder if it cannot read another run's claim. A run of another user
+// leaves such a claim. The test makes a link to itself, which root cannot open either.
+func TestUnreadableClaim(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, claimPrefix+"00000000000000aa")
+	if err := os.Symlink(path, path); err != nil {
+		t.Skip(err)
+	}
+	_, err := Claim(dir, holder("mean"), clashWith("mean"))
+	wantError(t, err, dir, "in use", "another user", "delete "+path)
+	if !errors.Is(err, ErrInUse) {
+		t.Errorf("%v is not ErrInUse", err)
+	}
+}
+
 // TestClaimsAtOnce checks that of several runs that start at the same moment, no two with different settings claim the
 // folder.
 func TestClaimsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
-	synctest.Test(t, func(t *testing.T) { // the bubble skips all waiting
+	synctest.Test(t, func(t *testing.T) { // under synctest the pauses of Claim take no time
 		for range 20 {
 			dir := t.TempDir()
 			var wait sync.WaitGroup
@@ -155,8 +171,8 @@ func TestLockEndsWithContext(t *testing.T) {
 	})
 }
 
-// TestEditsAtOnce checks that no call of Edit is lost if several edit one file at the same time, although each replaces
-// the file, and that an edit to an empty text removes the file.
+// TestEditsAtOnce checks that no edit is lost if several goroutines edit one file at the same time, although each call
+// of Edit replaces the file, and that an edit to an empty text removes the file.
 func TestEditsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "list")
@@ -183,8 +199,9 @@ func TestEditsAtOnce(t *testing.T) {
 	}
 }
 
-// TestReplacedPair replaces an output of two files, an array and its ids, and makes every file operation and all later
-// ones fail. The folder must never contain the array of one output and the ids of the other.
+// TestReplacedPair replaces an output of two files, an array and its ids, again and again: first all file operations
+// fail, then all from the second one on, and so on until none fails. The folder must never contain the array of one
+// output and the ids of another.
 func TestReplacedPair(t *testing.T) {
 	s := spec(t, Npy, 33)
 	renames := 0
@@ -213,7 +230,7 @@ func TestReplacedPair(t *testing.T) {
 }
 
 // TestRepairBesideARun checks that Repair refuses to replace a damaged manifest while another run uses it, and that no
-// run can begin while it is repaired.
+// run can begin while a process repairs it.
 func TestRepairBesideARun(t *testing.T) {
 	skipWithoutLocks(t)
 	dir := t.TempDir()

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Pooling determines how the states of a record's tokens become the rows of a column.
+// Pooling determines how the hidden states of a record's tokens become the rows of a column.
 type Pooling string
 
 // Poolings. Columns of Mean, Max and CLS have one row per record. The tokens that Mean and Max cover depend on the
@@ -22,23 +22,24 @@ const (
 // Poolings returns all poolings, the default first.
 func Poolings() []Pooling { return []Pooling{Mean, Max, CLS, Residues, Tokens} }
 
-// PerRecord reports whether a column has one row per record.
+// PerRecord reports whether a column with the pooling p has one row per record.
 func (p Pooling) PerRecord() bool { return p != Residues && p != Tokens }
 
 // Column is one kind of embedding of every record: a pooling of the states of one layer.
 type Column struct {
 	Pooling Pooling
-	Layer   int // number of the block after which the states are taken; 0 is before the first block
+	Layer   int // number of the transformer block after which the states are taken; 0 is before the first block
 }
 
-// Letters is a range of the letters of a record: the first and the last one, counted from 1.
+// Letters is a range of letters in the sequence of a record: the first and the last letter, counted from 1.
 type Letters struct{ First, Last int32 }
 
-// A Spec whose columns have different kinds of rows is written as several tables, each in files of its own. A table has
-// a Spec with its columns only. Its rows are records, or the residues of all records, or their tokens.
+// If the columns of a Spec have different kinds of rows, the output is written as several tables, each in files of its
+// own: one with a row per record, one with a row per residue and one with a row per token. Each table has a copy of the
+// Spec with only the columns of the table.
 
-// pooling returns Residues or Tokens if s is the Spec of a table with a row per residue or token, and Mean if the table
-// has a row per record, whatever the poolings of its columns.
+// pooling returns the kind of rows in the table with this Spec: Residues for a row per residue, Tokens for a row per
+// token, and Mean for a row per record, even if the poolings of its columns are others.
 func (s *Spec) pooling() Pooling {
 	if p := s.Columns[0].Pooling; !p.PerRecord() {
 		return p
@@ -60,16 +61,16 @@ func (s *Spec) rows(r *Row) int {
 	return 1
 }
 
-// table is a table of an output: those of its columns that have the same kind of rows.
+// table is one table of an output: the columns that have the same kind of rows.
 type table struct {
-	spec    Spec  // with the columns of the table only
-	columns []int // indices of its columns among all columns of the output
+	spec    Spec  // the Spec of the output, with the columns of the table only
+	columns []int // indices of the table's columns among all columns of the output
 	enc     encoder
 }
 
 // tables divides a Spec into its tables, each with one kind of rows: records, residues or tokens, in this order. If
-// there are several, the file names of the tables of residues and tokens contain the pooling. The format Pt, and a
-// shard, have all columns in one table.
+// there are several tables, the file names of the tables of residues and tokens contain the pooling. The format Pt, and
+// a shard (see Spec.Shard), have all columns in one table.
 func (s *Spec) tables() (list []table) {
 	if s.Format == Pt || s.Shard != "" {
 		all := table{spec: *s}
@@ -96,7 +97,7 @@ func (s *Spec) tables() (list []table) {
 	return list
 }
 
-// row returns the part of r that belongs to the table.
+// row returns r with the embeddings of the table's columns only.
 func (t *table) row(r Row) *Row {
 	all := r.Embeddings
 	if len(t.columns) < len(all) {
@@ -108,9 +109,9 @@ func (t *table) row(r Row) *Row {
 	return &r
 }
 
-// suffixes returns one suffix per column, by which the columns differ. If there are several poolings, a suffix begins
-// with the argument pooling and the name of the column's pooling. If there are several layers, the argument layer and
-// the block number follow.
+// suffixes returns a suffix for the name of each column, by which the columns differ. If there are several poolings, a
+// suffix begins with the argument pooling, such as "_", and the name of the column's pooling. If there are several
+// layers, the argument layer, such as ".layer", and the number of the column's layer follow.
 func (s *Spec) suffixes(pooling, layer string) []string {
 	names := make([]string, len(s.Columns))
 	for i, c := range s.Columns {
@@ -124,7 +125,8 @@ func (s *Spec) suffixes(pooling, layer string) []string {
 	return names
 }
 
-// columnNames returns the names of the columns, which begin with prefix. A single column has the name prefix.
+// columnNames returns the names of the columns: prefix, followed by the suffix of the column (see suffixes). A single
+// column has no suffix.
 func (s *Spec) columnNames(prefix string) []string {
 	names := s.suffixes("_", "_")
 	for i, suffix := range names {
@@ -171,9 +173,10 @@ func (n recordNames) add(names ...string) {
 	}
 }
 
-// lettersSuffix ends the name of the array with the first and the last letter of each residue of a record of DNA. The
-// rest of the name is that of the array of the residues.
+// lettersSuffix ends the name of the array with the first and the last letter of each residue of a DNA record. Without
+// the suffix, the name is that of the array with the embeddings of the residues.
 const lettersSuffix = "_letters"
 
-// withLetters reports whether a table has arrays of letters. In a protein a residue is one letter, so there are none.
+// withLetters reports whether a table has arrays with the first and the last letter of each residue. A residue of DNA
+// is a token of several letters. A residue of a protein is one letter, so its table has no such arrays.
 func (s *Spec) withLetters() bool { return s.pooling() == Residues && s.Kind == Nucleotide }

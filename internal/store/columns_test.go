@@ -68,8 +68,8 @@ func TestColumnsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks the letters for which residues of DNA stand, as Parquet, NumPy and safetensors
-// files have them. For residues of proteins only Parquet has them.
+// TestResiduesHaveTheirLetters checks that Parquet, NumPy and safetensors files have the first and the last letter of
+// each residue of DNA. Of the residues of proteins, only Parquet files have them.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		for _, format := range []Format{Parquet, Npy, Safetensors} {

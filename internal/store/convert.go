@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Convert writes the rows of a table into a file of another format, or several if the format has a file for each
-// column. Of s it uses Format, DType, Compress, Matrix and Windows. The files are in folder dir, and their names begin
-// with stem. If t is not Full, the new file contains only ids and embeddings. Rows of residues remain residues if the
-// format of t distinguishes them from tokens; otherwise they become tokens. overflows is the number of values that
-// became infinities in float16.
+// Convert writes the rows of a table into a file of another format, or into several files if the format has a file for
+// each column. The format and its options are the fields Format, DType, Compress, Matrix and Windows of s. The files
+// are in folder dir, and their names begin with stem. If t is not Full, the new files contain only ids and embeddings.
+// Rows of residues remain residues if the format of t distinguishes them from tokens, and become tokens if it does not.
+// overflows is the number of values that became infinities in float16.
 func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64, err error) {
 	if !t.IDs {
 		return nil, 0, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
@@ -45,8 +45,8 @@ func (t *Table) ConvertedPaths(s Spec, dir, stem string) []string {
 	return s.Paths()
 }
 
-// FormatOf returns the format that Convert writes for a path, by the extension of its name; the folder of the path; and
-// the name without the extension.
+// FormatOf splits the path of a file that Convert shall write: it returns the format that the extension stands for, the
+// folder, and the name without the extension.
 func FormatOf(path string) (f Format, dir, stem string, err error) {
 	ext := filepath.Ext(path)
 	f = Format(strings.TrimPrefix(ext, "."))

@@ -66,7 +66,7 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	name := fmt.Sprintf("%s of %v, %s, %d records", s.Format, s.Columns, s.DType, count)
 	rows := makeRows(s, count)
 	if pooling := s.pooling(); pooling != Mean {
-		// A table with rows per token has no entry for a record without tokens.
+		// A table of tokens or residues has no row for a record without tokens or residues.
 		rows = slices.DeleteFunc(rows, func(r Row) bool { return s.rows(&r) == 0 })
 	}
 	ids, letters, values, table := readAll(t, writeAll(t, s, rows)[0].Path)
@@ -153,7 +153,7 @@ func TestDamagedTables(t *testing.T) {
 	wantError(t, err, "x.csv", "extension")
 	for name, s := range everySpec(t) {
 		path := writeAll(t, s, makeRows(s, 40))[0].Path
-		if s.Format == Pt { // a folder
+		if s.Format == Pt { // the output is a folder
 			_, err := OpenTable(path)
 			wantError(t, err, path, ErrForeignPt.Error())
 			continue
@@ -199,7 +199,7 @@ func TestListOfIDs(t *testing.T) {
 		wantError(t, table.Read(func(*Row) error { return nil }), files[0].Path, "the list of ids is "+says)
 		table.Close()
 	}
-	// sample.A.esm2-8m.other.npy is not an array of the list sample.A.esm2-8m.ids.txt.
+	// The list sample.A.esm2-8m.ids.txt does not belong to an array called sample.A.esm2-8m.other.npy.
 	other := strings.TrimSuffix(list, idsSuffix) + ".other.npy"
 	if err := os.Rename(files[0].Path, other); err != nil {
 		t.Fatal(err)

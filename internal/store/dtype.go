@@ -5,8 +5,8 @@ import "fmt"
 // DType is the type of the values in an output.
 type DType string
 
-// Types of values. A float32 becomes float16 rounded to nearest, ties to even. Beyond the range of float16 it becomes
-// an infinity.
+// Types of values. A float32 is rounded to the nearest float16, ties to even, and beyond the range of float16 to an
+// infinity.
 const (
 	FP32 DType = "fp32"
 	FP16 DType = "fp16"
@@ -15,7 +15,7 @@ const (
 // DTypes returns all types, the default first.
 func DTypes() []DType { return []DType{FP32, FP16} }
 
-// float16Overflow is the smallest absolute value that float16 rounds to infinity.
+// float16Overflow is the smallest absolute value that becomes an infinity in float16.
 const float16Overflow = 65520
 
 // size returns the number of bytes in a value.
@@ -39,7 +39,7 @@ func (d DType) overflows(values []float32) (n int64) {
 	return n
 }
 
-// checkDType returns an error for an unknown type. The zero value is FP32.
+// checkDType returns an error for an unknown type. An empty type means FP32.
 func (s *Spec) checkDType() error {
 	if s.DType != FP32 && s.DType != FP16 && s.DType != "" {
 		return fmt.Errorf("output of %q: unknown type of values %q", s.Base, s.DType)

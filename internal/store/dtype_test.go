@@ -136,7 +136,7 @@ func halvesInParquet(t *testing.T, path, column string) (values []uint16) {
 	table := readParquet(t, path)
 	for _, row := range table.values[column] {
 		for _, v := range row {
-			if !v.IsNull() { // an empty list
+			if !v.IsNull() { // an empty list has a null as its only value
 				values = append(values, halvesOf(v.ByteArray())...)
 			}
 		}

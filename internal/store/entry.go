@@ -12,35 +12,36 @@ import (
 )
 
 // manifestFormat is the version of the format of a line in the manifest. A program refuses lines of another version,
-// because it might otherwise combine outputs of different settings.
+// because it might misread their settings and combine outputs that do not belong together.
 const manifestFormat = 2
 
-// Entry describes the output of one model on one input file. It is a line of the manifest. An output is kept, instead
-// of being computed again, only if all settings in its entry match. The last entry that names an output file is valid.
+// Entry describes the output of one model on one input file. It is a line of the manifest. A later run keeps the
+// output, instead of computing it again, only if all settings in the entry equal those of the run. The last entry that
+// names an output file is valid.
 type Entry struct {
-	Model            string            `json:"model"`             // the name that the user chose
+	Model            string            `json:"model"`             // name of the model that the user chose
 	Revision         string            `json:"revision"`          // revision of the checkpoint; empty if unknown
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // digest of the weights, or of the description of synthetic ones; empty if unknown
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // digest of the weights, or of synthetic weights' description; empty if unknown
 	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // digest of the vocabulary; empty if unknown
 	Parameters       map[string]string `json:"parameters"`        // other settings that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`
 	ProgramVersion   string            `json:"program_version"`
-	NumericsVersion  int               `json:"numerics_version"` // version of the numbers that the program computes
+	NumericsVersion  int               `json:"numerics_version"` // raised when the program changes any number in outputs
 	LibraryVersions  map[string]string `json:"library_versions"`
-	// The fields above usually repeat those of the previous line. lineDecoder, which parses lines, relies on the order
-	// of Input and of all fields below it.
+	// The fields above usually equal those of the previous line, so lineDecoder, which parses lines, caches them. It
+	// relies on the order of Input and of all fields below it.
 	Input     Source           `json:"input"`
 	Records   int64            `json:"records"`           // number of records written
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
-	Repeated  int64            `json:"repeated"`          // number of records that were not computed, because earlier ones are equal
-	Overflows int64            `json:"overflows"`         // number of values that the type of the output turned into infinities
+	Repeated  int64            `json:"repeated"`          // number of records not computed because earlier ones are equal
+	Overflows int64            `json:"overflows"`         // number of values that became infinities in float16
 	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
 	Outputs   []File           `json:"outputs"`           // main file first; in the manifest the paths are relative to its folder
-	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
-	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
+	Started   time.Time        `json:"started"`           // start of the work on the input, in UTC (RFC 3339)
+	Finished  time.Time        `json:"finished,omitzero"` // end of the work; zero until the outputs have their final names
 }
 
 // Source identifies an input file by its content. As long as its path, size and modification time are unchanged, the
@@ -58,14 +59,14 @@ func (s Source) SameState(other Source) bool {
 	return s.Size == other.Size && s.Modified.Equal(other.Modified)
 }
 
-// manifestLine is the JSON form of an entry.
+// manifestLine is the JSON object on a line of the manifest.
 type manifestLine struct {
 	Format int `json:"manifest_version"`
 	Entry
 }
 
-// encodeLine returns the line for an entry in the manifest of folder dir, including the newline. It does not modify
-// maps and slices, because other copies of e may share them.
+// encodeLine returns the line for an entry in the manifest of folder dir, including the newline. It does not modify the
+// maps and slices of e, because copies of e may share them.
 func encodeLine(dir string, e Entry) ([]byte, error) {
 	e.Outputs = append([]File{}, e.Outputs...)
 	for i := range e.Outputs {
@@ -167,7 +168,7 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	l.Tokens = c.number(`,"tokens":`)
 	l.Truncated = c.number(`,"truncated":`)
 	l.Repeated, l.Overflows = 0, 0
-	if c.next(`,"repeated":`) { // earlier versions did not write the two counts
+	if c.next(`,"repeated":`) { // earlier versions of the program did not write these two counts
 		l.Repeated = c.number(`,"repeated":`)
 		l.Overflows = c.number(`,"overflows":`)
 	}
@@ -205,8 +206,9 @@ func (c *lineParser) skip(s string) {
 	}
 }
 
-// text expects the line to go on with prefix, consumes it and returns the string up to the next quotation mark, which
-// it consumes, too. It sets failed for strings with escapes or invalid UTF-8; such lines are left to package json.
+// text consumes prefix, the text up to the next quotation mark, and the mark, and returns the text. It sets failed if
+// the line does not go on with prefix, or if the text has escapes or invalid UTF-8. Package json parses the lines for
+// which failed is set.
 func (c *lineParser) text(prefix string) string {
 	c.skip(prefix)
 	end := bytes.IndexByte(c.rest, '"')
@@ -222,7 +224,8 @@ func (c *lineParser) text(prefix string) string {
 	return string(text)
 }
 
-// number expects the line to go on with prefix, consumes it and returns the number that follows.
+// number consumes prefix and the digits behind it, and returns their value. It sets failed if the line does not go on
+// with prefix and a number.
 func (c *lineParser) number(prefix string) int64 {
 	c.skip(prefix)
 	end := 0
@@ -235,16 +238,16 @@ func (c *lineParser) number(prefix string) int64 {
 	return n
 }
 
-// time expects the line to go on with prefix, consumes it and returns the time up to the next quotation mark, which it
-// consumes, too.
+// time consumes prefix, the time up to the next quotation mark, and the mark, and returns the time. It sets failed if
+// the line does not go on with prefix and a time.
 func (c *lineParser) time(prefix string) (t time.Time) {
 	err := t.UnmarshalText([]byte(c.text(prefix)))
 	c.failed = c.failed || err != nil
 	return t
 }
 
-// validate checks an entry in its JSON form: output paths must be inside the folder, counts not negative, and digests
-// well-formed.
+// validate checks an entry whose output paths are relative to the folder of the manifest. Output paths must be inside
+// the folder, counts not negative, and digests well-formed.
 func (e *Entry) validate() error {
 	if e.Input.Path == "" || e.Model == "" || len(e.Outputs) == 0 {
 		return fmt.Errorf("incomplete entry: input %q, model %q and %d outputs", e.Input.Path, e.Model, len(e.Outputs))

@@ -8,14 +8,14 @@ import (
 	"seqembed/internal/half"
 )
 
-// floatWriter writes values as little-endian bytes of a type.
+// floatWriter writes float32 values as little-endian values of the type dtype.
 type floatWriter struct {
 	dtype DType
 	chunk []byte
 }
 
 func (w *floatWriter) write(to io.Writer, values []float32) error {
-	const chunkValues = 8192 // at most 32 KiB, which fits in the first-level cache
+	const chunkValues = 8192 // their bytes, at most 32 KiB, fit in the first-level data cache
 	for len(values) > 0 {
 		n := min(len(values), chunkValues)
 		w.chunk = appendFloats(w.chunk[:0], w.dtype, values[:n])

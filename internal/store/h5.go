@@ -8,8 +8,8 @@ import (
 	"seqembed/internal/hdf5"
 )
 
-// H5 is an HDF5 file with one array per record, as UniProt and bio_embeddings have it, or with Spec.Matrix one array of
-// all records and an array of their ids.
+// H5 is an HDF5 file with one array per record, as UniProt and bio_embeddings publish embeddings. With Spec.Matrix it
+// has one array of all records and an array of their ids.
 const H5 Format = "h5"
 
 func checkH5(s *Spec) error {
@@ -29,7 +29,7 @@ func (f hdf5File) WriteAt(p []byte, offset int64) (int, error) {
 	return len(p), nil
 }
 
-// hdf5 returns the type of the elements of an array.
+// hdf5 returns the hdf5.Type of values of type d.
 func (d DType) hdf5() hdf5.Type {
 	if d == FP16 {
 		return hdf5.Float16
@@ -66,19 +66,20 @@ const (
 	h5OriginalID = "original_id"
 )
 
-// h5Encoder writes an array for each record and column. Its shape is [dim], or with embeddings per residue or token
-// [rows, dim]. The name of an array is the record's id, escaped by EscapeName because HDF5 takes slashes for
-// separators; the attribute original_id is the id itself. The arrays of a single column are in the root group. With
-// several columns each column has a group. With residues of DNA there is one more group, of their first and last
-// letters, and then a single column has a group, too.
+// h5Encoder writes an array for each record and column. The shape of an array is [dim], or with embeddings per residue
+// or token [rows, dim]. The name of an array is the record's id, escaped by EscapeName because HDF5 takes slashes for
+// separators; the attribute original_id of the array is the id itself.
+//
+// The arrays of a single column are in the root group. If there are several columns, each column has a group. With
+// residues of DNA each column, even a single one, has a group, and one more group has their first and last letters.
 //
 // The names stay in memory until the end, with some 20 bytes more for each array. Two records with the same id cause an
-// error only at the end.
+// error only at the end, when the names are sorted.
 type h5Encoder struct {
 	spec   *Spec
 	w      *hdf5.Writer
 	names  []string
-	groups []hdf5.Links // one for each of names
+	groups []hdf5.Links // links to the arrays of each group in names, or of the root group
 	bytes  []byte       // buffer for one array
 }
 
@@ -101,7 +102,7 @@ func (e *h5Encoder) add(r *Row) error {
 	return e.array(len(r.Embeddings), r.ID, hdf5.Int32, []int{rows, 2})
 }
 
-// array writes an array with the content of e.bytes, and adds it to a group under the record's id.
+// array writes an array with the content of e.bytes, and adds it to e.groups[group] under the record's id.
 func (e *h5Encoder) array(group int, id string, t hdf5.Type, shape []int) error {
 	a, err := e.w.Array(t, shape, e.bytes, hdf5.Attribute{Name: h5OriginalID, Value: id})
 	if err != nil {
@@ -127,7 +128,7 @@ func (e *h5Encoder) finish() error {
 	return closeH5(e.w, root, e.spec)
 }
 
-// closeH5 completes an HDF5 file: it writes the root group, with Spec.Meta as its attributes.
+// closeH5 completes an HDF5 file: it writes the root group, which has Spec.Meta as its attributes, and the superblock.
 func closeH5(w *hdf5.Writer, root *hdf5.Links, s *Spec) error {
 	var attributes []hdf5.Attribute
 	for _, key := range slices.Sorted(maps.Keys(s.Meta)) {
@@ -146,7 +147,7 @@ type h5MatrixEncoder struct {
 	spec    *Spec
 	w       *hdf5.Writer
 	first   hdf5.Address  // address of the values of the first column, which are written immediately
-	columns []*atomicFile // values of the other columns
+	columns []*atomicFile // scratch files with the values of the other columns
 	ids     []string
 	floats  floatWriter
 }

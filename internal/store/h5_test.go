@@ -12,8 +12,8 @@ import (
 	"seqembed/internal/readback"
 )
 
-// h5Arrays returns the content of an HDF5 file by the paths of its objects. An array is given as its shape, followed by
-// its values in hexadecimal or by its strings.
+// h5Arrays returns the arrays and the attributes in an HDF5 file by the paths of their objects. An array of numbers is
+// given as its shape and its values in hexadecimal, an array of strings as the quoted strings.
 func h5Arrays(t *testing.T, path string) (arrays map[string]string, attributes map[string]map[string]string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -79,7 +79,7 @@ func TestH5HoldsOneArrayPerRecord(t *testing.T) {
 		{[]int{33}, []Pooling{Mean}, []string{""}},
 		{[]int{33}, []Pooling{Tokens}, []string{""}},
 		{[]int{0, 33}, []Pooling{Mean, Max}, []string{"/embeddings_mean_0", "/embeddings_mean_33", "/embeddings_max_0", "/embeddings_max_33"}},
-		{[]int{33}, []Pooling{Residues}, []string{"/embeddings"}}, // of DNA, whose letters are in an array of their own
+		{[]int{33}, []Pooling{Residues}, []string{"/embeddings"}}, // of DNA, whose letters are in a group of their own
 	} {
 		s := spec(t, H5)
 		s.Columns = columnsOf(c.layers, c.poolings...)
@@ -143,8 +143,8 @@ func TestH5MatrixHoldsAllRecords(t *testing.T) {
 	wantError(t, err, "a row for each record")
 }
 
-// TestH5FindsDuplicates checks that two records with the same id, and so with the same name of their arrays, are an
-// error of Commit.
+// TestH5FindsDuplicates checks that Commit returns an error for two records with the same id, whose arrays would have
+// the same name.
 func TestH5FindsDuplicates(t *testing.T) {
 	s := spec(t, H5, 33)
 	rows := makeRows(s, 20)

@@ -24,30 +24,30 @@ type State string
 
 // States of files.
 const (
-	Complete   State = "complete"   // as the manifest describes it
-	Changed    State = "changed"    // not as the manifest describes it
-	Missing    State = "missing"    // described by the manifest, but not there
-	Unfinished State = "unfinished" // being written by a run, or left by a killed one
-	Foreign    State = "foreign"    // not described by the manifest
-	Unreadable State = "unreadable" // a file or folder that cannot be read
+	Complete   State = "complete"   // the file is as the manifest describes it
+	Changed    State = "changed"    // the file is not as the manifest describes it
+	Missing    State = "missing"    // the manifest describes the file, but it does not exist
+	Unfinished State = "unfinished" // a run is writing the file, or was killed while it wrote it
+	Foreign    State = "foreign"    // the manifest does not describe the file
+	Unreadable State = "unreadable" // the file or folder cannot be read
 )
 
 // Inspected is a file of an output folder.
 type Inspected struct {
 	Path   string `json:"path"` // relative to the folder, with slashes
 	State  State  `json:"state"`
-	Detail string `json:"detail,omitempty"` // description of the difference
-	Input  string `json:"input,omitempty"`  // path of the input, as given to the run
+	Detail string `json:"detail,omitempty"` // reason for the state, if there is more to say
+	Input  string `json:"input,omitempty"`  // path of the input as the user gave it; empty if unknown
 }
 
-// clockSkew is the tolerated difference between two clocks: that of the machine that ran the program, from which the
-// times in the manifest are, and that of a file server, from which modification times are.
+// clockSkew is the tolerated difference between two clocks: the clock of the machine that ran the program sets the
+// times in the manifest, and the clock of a file server sets the modification times of files.
 const clockSkew = time.Minute
 
 // Inspect compares the files of a folder with its manifest. It calls report for each file: first for the files that the
 // manifest describes, then for the others, in the order of their paths. It compares the digests of the files. If quick
-// is set, it compares only their sizes, and checks that no file was modified after it was finished. Files that the
-// manifest does not describe are not reported if the function known returns true for their paths.
+// is set, it compares only their sizes, and checks that no file was modified after it was finished. A file that the
+// manifest does not describe is not reported if known returns true for its path, relative to dir and with slashes.
 //
 // If the manifest is damaged, Inspect reports all files according to the lines that can be read, and returns an
 // ErrManifest at the end.
@@ -77,7 +77,7 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 		case d.IsDir() && described:
 			return filepath.SkipDir
 		case d.IsDir() && leftoverName.MatchString(strings.TrimSuffix(d.Name(), folderSuffix)):
-			return filepath.SkipDir // the temporary file beside it is reported
+			return filepath.SkipDir // the temporary file beside the folder is reported
 		case d.IsDir() || described || rel == ManifestName || known(rel):
 		case leftoverName.MatchString(d.Name()):
 			report(Inspected{rel, Unfinished, temporaryState(path), ""})
@@ -163,7 +163,8 @@ func temporaryState(path string) string {
 }
 
 // HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is the SHA-256 of the lines that the program
-// sha256sum prints for its files, in the order of their names. When ctx ends, HashFile returns the cause of ctx.
+// sha256sum prints for the files of the folder, in the order of their names. If ctx ends, HashFile returns an error
+// that wraps the cause.
 func HashFile(ctx context.Context, path string) (string, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return hashFolder(ctx, path)
@@ -180,7 +181,7 @@ func HashFile(ctx context.Context, path string) (string, error) {
 	return sum, nil
 }
 
-// Hash returns the SHA-256 of all that r returns, in hexadecimal. It ends with an error if ctx ends.
+// Hash returns the SHA-256 of the content of r, in hexadecimal. If ctx ends, Hash returns an error.
 func Hash(ctx context.Context, r io.Reader) (string, error) {
 	sum := sha256.New()
 	_, err := io.Copy(sum, cancel.Reader(ctx, r))

@@ -11,12 +11,11 @@ import (
 )
 
 // leftoverName matches the names of temporary files, and of the files by which runs claim a folder (see claimPrefix). A
-// run locks these files and removes them at its end. The name .probe-N is that of files which earlier versions of the
-// program left.
+// run locks these files and removes them at its end. Earlier versions of the program left files with the name .probe-N.
 var leftoverName = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}|probe-[0-9]+)$`)
 
-// RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. It keeps
-// files that are locked, because their run is still alive. On a file system without locks it removes nothing. A missing
+// RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size in bytes. It
+// keeps locked files, because their run is still alive. On a file system without locks it removes nothing. A missing
 // folder is not an error.
 func RemoveLeftovers(dir string) (bytes int64, err error) {
 	list, err := os.ReadDir(dir)
@@ -33,10 +32,10 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 		path := filepath.Join(dir, entry.Name())
 		f, err := os.Open(path)
 		if err != nil {
-			continue // removed in the meantime, or owned by another user
+			continue // the file has just been removed, or belongs to another user
 		}
 		if info, err := f.Stat(); err == nil && flock.Try(f, true) == nil {
-			folder, _, _ := Size(path + folderSuffix) // most temporary files have no such folder
+			folder, _, _ := Size(path + folderSuffix) // 0 for a temporary file without a folder
 			if os.RemoveAll(path+folderSuffix) == nil && os.Remove(path) == nil {
 				bytes += info.Size() + folder
 			}

@@ -20,8 +20,8 @@ var ErrLocked = flock.ErrLocked
 const keepsLocks = flock.Supported
 
 const (
-	lockPause    = 50 * time.Millisecond // between two attempts to take a lock
-	lockPatience = time.Second / 2       // time for which a run that is ending still waits for a lock
+	lockPause    = 50 * time.Millisecond // longest pause between two attempts to take a lock
+	lockPatience = time.Second / 2       // time for which lock still waits after its context has ended
 )
 
 func (s osFS) tryLock(f *os.File, shared bool) error {
@@ -31,8 +31,8 @@ func (s osFS) tryLock(f *os.File, shared bool) error {
 	return flock.Try(f, shared)
 }
 
-// lock waits for the exclusive lock of f. If ctx has ended, it waits no longer than lockPatience and then returns an
-// error that wraps the cause. On a file system without locks it does nothing.
+// lock waits for the exclusive lock of f. If ctx ends, lock waits at most lockPatience longer, and then returns an
+// error that wraps ErrLocked and the cause. On a file system without locks it does nothing.
 func (s osFS) lock(ctx context.Context, f *os.File) error {
 	var end <-chan time.Time
 	done := ctx.Done()
@@ -68,12 +68,12 @@ func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// Lock takes the lock of the output at path. If several processes are about to make the same output, one has the lock,
-// and the others wait. If ctx ends, Lock soon returns an error that wraps the cause. On a file system without locks
-// nothing is locked.
+// Lock takes the lock of the output at path and holds it until release is called. If several processes are about to
+// make the same output, one has the lock, and the others wait. If ctx ends, Lock soon returns an error that wraps the
+// cause. On a file system without locks nothing is locked.
 func Lock(ctx context.Context, path string) (release func(), err error) {
 	dir, name := filepath.Split(path)
-	lock := dir + "." + name + ".tmp-" + strings.Repeat("0", 16) // RemoveLeftovers removes it after a crash
+	lock := dir + "." + name + ".tmp-" + strings.Repeat("0", 16) // after a crash RemoveLeftovers removes this file
 	f, err := osFS{}.openLocked(ctx, lock)
 	if err != nil {
 		return nil, ioError("lock", path, err)
@@ -82,7 +82,7 @@ func Lock(ctx context.Context, path string) (release func(), err error) {
 		if !keepsLocks {
 			f.Close()
 		}
-		_ = os.Remove(lock) // before the unlocking, after which it may be the lock file of another process
+		_ = os.Remove(lock) // removed while locked: once unlocked, the file may be locked by another process
 		f.Close()
 	}, nil
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestLock checks that Lock holds the lock of an output until it is released, and that no lock file stays after that.
+// TestLock checks that Lock holds the lock of an output until release is called, and that no lock file is left
+// afterwards.
 func TestLock(t *testing.T) {
 	if !keepsLocks {
 		t.Skip("this system has no locks")

@@ -19,7 +19,7 @@ import (
 // is valid.
 const ManifestName = "manifest.jsonl"
 
-// olderManifests are the file names of version 1 of the manifest, which this program refuses.
+// olderManifests are the file names of version 1 of the manifest, which this version of the program cannot read.
 var olderManifests = []string{"manifest.json", "manifest.journal"}
 
 // ErrManifest is wrapped by the error for a manifest that exists but cannot be used.
@@ -31,7 +31,7 @@ type Manifest struct {
 	dir   string
 	size  int64                  // number of bytes in the lines read so far
 	lines int                    // number of lines read so far
-	known int                    // number of lines that ReadManifest has read, before those of other runs
+	known int                    // number of lines that the manifest had when ReadManifest read it
 	last  map[string]outputEntry // last entry for each output file
 }
 
@@ -43,8 +43,8 @@ type outputEntry struct {
 }
 
 // ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is ignored:
-// its writer was killed, and nothing depends on it. A damaged line or a manifest of an earlier version is an error that
-// wraps ErrManifest.
+// its writer was killed, and nothing depends on the line. A damaged line or a manifest of an earlier version is an
+// error that wraps ErrManifest.
 func ReadManifest(dir string) (*Manifest, error) {
 	m := &Manifest{dir: dir, last: map[string]outputEntry{}}
 	err := m.Update()
@@ -81,12 +81,12 @@ func (m *Manifest) reset() {
 
 func (m *Manifest) path() string { return filepath.Join(m.dir, ManifestName) }
 
-// outputKey returns the key of an output path in Manifest.last. The path must be valid text because JSON cannot
-// represent other strings.
+// outputKey returns the key of an output path in Manifest.last. The key is valid UTF-8, because JSON, the form of the
+// manifest, cannot represent other paths.
 func outputKey(path string) string { return ValidText(filepath.Clean(path)) }
 
-// Find returns the last entry that names an output file, and the description of that file in the entry. The SHA-256 is
-// empty if the entry was written before the file got its final name.
+// Find returns the last entry that names an output file, and the description of that file in the entry. The SHA-256 of
+// the description is empty if the entry was written before the file got its final name.
 func (m *Manifest) Find(path string) (Entry, File, bool) {
 	p, ok := m.last[outputKey(path)]
 	if !ok {
@@ -95,7 +95,7 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 	return *p.Entry, p.file, true
 }
 
-// Outputs yields the paths of all output files that the manifest names, in no order.
+// Outputs yields the paths of all output files that the manifest names, in no particular order.
 func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
 
 // Lines returns the number of lines that have been read.
@@ -105,10 +105,10 @@ func (m *Manifest) Lines() int { return m.lines }
 // such entry.
 func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
 
-// Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has an
-// entry added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error, Append
-// returns it and writes nothing. Append waits while other processes append. If ctx ends, it soon returns an error that
-// wraps the cause.
+// Append appends an entry to the manifest and syncs it to disk. The folder must exist. If an output of e has an entry
+// that was added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error,
+// Append returns it and writes nothing. Append waits while other processes append. If ctx ends, Append soon returns an
+// error that wraps the cause.
 func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
 	return m.append(ctx, e, clash, osFS{})
 }
@@ -140,10 +140,10 @@ func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error,
 		}
 	}
 	if err := m.write(f, line, disk); err != nil {
-		_ = disk.truncate(m.path(), m.size) // the first error is returned; readers drop an incomplete line
+		_ = disk.truncate(m.path(), m.size) // if this fails, readers drop the incomplete line
 		return ioError("write", m.path(), err)
 	}
-	return nil // Update will read this line; without locks, lines of other processes may precede it
+	return nil // Update reads the new line later: without locks, other new lines may precede it
 }
 
 // write appends a line and syncs it.
@@ -154,21 +154,21 @@ func (m *Manifest) write(f logFile, line []byte, disk fileSystem) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if m.size == 0 { // the file may be new
+	if m.size == 0 { // the file may be new, and then its folder must be synced
 		return disk.syncDir(m.dir)
 	}
 	return nil
 }
 
 // read reads the complete lines that have been appended to the manifest since the last read. torn reports whether an
-// incomplete line follows them. If the file has become shorter, another file has taken its place, and read reads all
-// of it.
+// incomplete line follows them. If the file has become shorter, it is another file, and read reads it from the
+// beginning.
 func (m *Manifest) read(f logFile) (torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, ioError("read", m.path(), err)
 	}
-	if info.Size() < m.size { // another file has taken its place
+	if info.Size() < m.size { // another file has taken the place of the manifest
 		m.reset()
 	}
 	content := make([]byte, info.Size()-m.size)
@@ -180,7 +180,7 @@ func (m *Manifest) read(f logFile) (torn bool, err error) {
 	return whole < n, m.addLines(content[:whole])
 }
 
-// addLines adds the entries of complete lines.
+// addLines adds the entries of the lines in content, which are all complete.
 func (m *Manifest) addLines(content []byte) error {
 	d := lineDecoder{m.dir, map[string]manifestLine{}}
 	for line := range bytes.Lines(content) {

@@ -16,7 +16,7 @@ import (
 
 const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// testEntry returns an entry for an output called name, with all fields set.
+// testEntry returns an entry for the two files of an output called name. Almost all fields of the entry are set.
 func testEntry(dir, name string) Entry {
 	return Entry{
 		Input: Source{Path: name + ".fa", Absolute: "/data/" + name + ".fa", Size: 123, SHA256: digest,
@@ -56,7 +56,7 @@ func mustRead(t testing.TB, dir string) *Manifest {
 	return m
 }
 
-// wantOutputs checks that the manifest has entries for exactly these outputs.
+// wantOutputs checks that the manifest has entries for exactly the outputs with these names.
 func wantOutputs(t testing.TB, dir string, names ...string) {
 	t.Helper()
 	var got []string
@@ -195,8 +195,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestClash checks that Append calls the function clash, and can be refused by it, only if another process has written
-// an entry for the same output file since the manifest was read.
+// TestClash checks that Append calls clash, and returns its error, only if an entry for the same output file was
+// written after the manifest was read.
 func TestClash(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "before"))
@@ -213,7 +213,7 @@ func TestClash(t *testing.T) {
 		t.Errorf("an entry from before: %v", err)
 	}
 	half := testEntry(dir, "since")
-	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second output is the same
+	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second output file is that of since
 	if err := m.Append(t.Context(), half, refuse); err == nil || !slices.Equal(asked, []int64{77}) {
 		t.Errorf("clash is called for %v: %v", asked, err)
 	}
@@ -370,7 +370,7 @@ func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	}
 }
 
-// TestEarlierManifests checks that a manifest of version 1 causes an error, and that Repair sets it aside.
+// TestEarlierManifests checks that a manifest of version 1 causes an error, and that Repair renames it.
 func TestEarlierManifests(t *testing.T) {
 	for _, name := range olderManifests {
 		dir := t.TempDir()
@@ -423,8 +423,8 @@ func TestTornLine(t *testing.T) {
 	wantOutputs(t, dir, "a", "c")
 }
 
-// manifestOf returns the content of a manifest with the given number of finished outputs. Each has two lines: one from
-// before the output got its final name, and one from after.
+// manifestOf returns the content of a manifest with the given number of finished outputs. Each output has two lines:
+// one from before it got its final name, and one from after.
 func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	var lines bytes.Buffer
 	for i := range outputs {
@@ -465,7 +465,7 @@ func BenchmarkReadManifest(b *testing.B) {
 	}
 }
 
-// BenchmarkAppend appends an entry to a manifest of 2 lines, and to one of 80,000.
+// BenchmarkAppend appends an entry to a manifest of 2 lines, and to one of 80,000 lines.
 func BenchmarkAppend(b *testing.B) {
 	for _, outputs := range []int{1, 40_000} {
 		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {
@@ -513,7 +513,7 @@ func FuzzManifest(f *testing.F) {
 			if e == nil {
 				continue
 			}
-			// Decode the line as any other program does.
+			// Decode the line with package json, as any other program does.
 			var plain manifestLine
 			if err := json.Unmarshal(line, &plain); err != nil {
 				t.Fatalf("%q is read but is not JSON: %v", line, err)
@@ -531,7 +531,7 @@ func FuzzManifest(f *testing.F) {
 			}
 			again, err := encodeLine(dir, *e)
 			if err != nil {
-				continue // the year is only valid in another time zone
+				continue // in UTC a time is in the year 10000 or before the year 0, which JSON cannot represent
 			}
 			if read, err := d.decode(again); err != nil {
 				t.Errorf("%q became %q: %v", line, again, err)

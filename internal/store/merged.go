@@ -15,11 +15,11 @@ import (
 	"strings"
 )
 
-// MergeVirNucPro writes the file from which the program VirNucPro predicts, a pickle of the object
-// {'ids': [id, …], 'data': float32 tensor [records, n]}. Each row has the values of a record in the file dna, followed
-// by those in the file protein. Both must be files of the format VirNucPro, as this package writes them, with the same
-// ids in the same order. Memory does not grow with the number of records, except for some 300 bytes for each tensor in
-// the zip directory of protein.
+// MergeVirNucPro writes the file merged, from which the program VirNucPro predicts: a pickle of the object {'ids': [id,
+// …], 'data': float32 tensor [records, n]}. Each row has the values of a record in the file dna, followed by those in
+// the file protein. Both must be files of the format VirNucPro, as this package writes them, with the same ids in the
+// same order. Memory does not grow with the number of records, except for some 300 bytes for each tensor in the zip
+// directory of protein.
 func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, error) {
 	d, err := openVirNucPro(dna)
 	if err != nil {
@@ -71,7 +71,7 @@ func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, err
 type mergedEncoder struct {
 	archive     *zipArchive
 	values      io.Writer   // zip entry of the tensor
-	ids         *atomicFile // pickle code that appends each id to the list on top of the stack
+	ids         *atomicFile // pickle code that appends each id to the list on top of the unpickler's stack
 	pickle      pickle
 	bytes       []byte // buffer for one row
 	rows, width int
@@ -141,19 +141,19 @@ func (m *mergedEncoder) finish() error {
 // VirNucPro.
 var ErrForeignPt = errors.New("not a file of the format virnucpro that this program has written")
 
-// virNucProFile reads a PyTorch file of the format VirNucPro record by record. It understands only what this package
-// itself writes.
+// virNucProFile reads a PyTorch file of the format VirNucPro record by record. It understands only files that this
+// package has written.
 type virNucProFile struct {
 	io.Closer
 	pickle  *bufio.Reader // content of data.pkl
 	storage map[string]*zip.File
 	tensors int       // number of tensors that were read
-	ended   bool      // whether the list of ids has ended
+	ended   bool      // whether the list of ids has ended, in a file of proteins
 	stopped bool      // whether the pickle has ended
-	matrix  *matrix   // tensor of a merged file
-	rows    int       // number of rows of the tensor that are left to be read
+	matrix  *matrix   // tensor of a file that MergeVirNucPro has written, else nil
+	rows    int       // number of rows of matrix that are left to be read
 	values  []float32 // buffer for one record
-	operand []byte    // buffer for one instruction
+	operand []byte    // buffer for the operand of one instruction
 }
 
 func openVirNucPro(path string) (*virNucProFile, error) {
@@ -170,7 +170,7 @@ func openVirNucPro(path string) (*virNucProFile, error) {
 	return f, nil
 }
 
-// newVirNucProFile returns a reader of the file that has this zip archive.
+// newVirNucProFile returns a reader of the file whose zip archive is given.
 func newVirNucProFile(archive *zip.Reader) (*virNucProFile, error) {
 	f := &virNucProFile{storage: map[string]*zip.File{}}
 	for _, entry := range archive.File {
@@ -184,7 +184,7 @@ func newVirNucProFile(archive *zip.Reader) (*virNucProFile, error) {
 	return f, nil
 }
 
-// errWithoutPath returns the cause of an error about a path.
+// errWithoutPath returns err without the path that an os.PathError adds to its cause.
 func errWithoutPath(err error) error {
 	var pathErr *os.PathError
 	if errors.As(err, &pathErr) {
@@ -196,7 +196,7 @@ func errWithoutPath(err error) error {
 // nucleotide returns the id and the values of the next record of a DNA file, or io.EOF. The values are valid until the
 // next call.
 func (f *virNucProFile) nucleotide() (id string, values []float32, err error) {
-	last := "" // last text that is not stored in the memo; the texts in the memo are keys of dicts
+	last := "" // last text that is not stored in the memo: the id, because texts in the memo are keys of dicts
 	f.values = f.values[:0]
 	for {
 		op, operand, err := f.instruction()
@@ -240,7 +240,7 @@ func (f *virNucProFile) protein() (id string, values []float32, err error) {
 	return "", nil, io.EOF
 }
 
-// tensor reads the values of the tensor in the zip entry called name, of float32, into f.values.
+// tensor reads the float32 values of the tensor in the zip entry called name into f.values.
 func (f *virNucProFile) tensor(name string) error {
 	entry, ok := f.storage[name]
 	if !ok || entry.UncompressedSize64%4 != 0 || entry.UncompressedSize64/4 > maxDim {
@@ -251,7 +251,7 @@ func (f *virNucProFile) tensor(name string) error {
 		return err
 	}
 	defer r.Close()
-	content, err := io.ReadAll(r) // also checks the CRC-32
+	content, err := io.ReadAll(r) // at the end of the entry, package zip checks the CRC-32
 	if err != nil {
 		return err
 	}
@@ -259,8 +259,8 @@ func (f *virNucProFile) tensor(name string) error {
 	return nil
 }
 
-// operands has the number of bytes that follow each instruction in the pickles which this package writes. opBinUnicode,
-// opLong1 and opGlobal are missing, because what follows them has no fixed size.
+// operands has the number of bytes that follow each opcode in the pickles which this package writes. opBinUnicode,
+// opLong1 and opGlobal are missing, because the number of bytes that follow them varies.
 var operands = map[byte]int{opProto: 1, opBinGet: 1, opBinPut: 1, opBinFloat: 8, opBinInt: 4, opBinInt1: 1, opBinInt2: 2,
 	opStop: 0, opMark: 0, opNewFalse: 0, opEmptyDict: 0, opSetItems: 0, opEmptyList: 0, opAppend: 0, opAppends: 0, opEmptyTuple: 0,
 	opTuple1: 0, opTuple2: 0, opTuple: 0, opReduce: 0, opBinPersistentID: 0}
@@ -288,7 +288,7 @@ func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 			return 0, nil, errors.Join(ErrForeignPt, err)
 		}
 		size, known = int(binary.LittleEndian.Uint32(length)), true
-		_, _ = f.pickle.Discard(4) // Peek has read them
+		_, _ = f.pickle.Discard(4) // cannot fail, because Peek has read the 4 bytes
 	}
 	if !known || size > maxText {
 		return 0, nil, fmt.Errorf("%w: instruction %#x", ErrForeignPt, op)

@@ -121,7 +121,8 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// TestLongNumbers checks the pickle code of an integer over 2³¹, which the number of values in a tensor may be.
+// TestLongNumbers checks the pickle code of a small integer, and of an integer over 2³¹, such as the number of values
+// in a large tensor.
 func TestLongNumbers(t *testing.T) {
 	var p pickle
 	p.number(5)

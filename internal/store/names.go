@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// Maximum lengths in bytes of two parts of file names. They keep every file name, with all suffixes and those of a
-// temporary file, below the limit of 255 bytes in common file systems.
+// Maximum lengths in bytes of the two parts of a file name, the names of the input and of the model. With them every
+// file name, including all suffixes and those of a temporary file, is below the limit of 255 bytes in common file
+// systems.
 const (
 	maxBaseName  = 160
 	maxModelName = 48
@@ -25,7 +26,7 @@ func EscapeName(text string) string { return escape(text, maxBaseName) }
 
 func escape(text string, limit int) string {
 	if text == "" {
-		return "%" // no other text has this name, because elsewhere two digits follow a '%'
+		return "%" // no other text has this name: in other names two digits follow a '%'
 	}
 	const digestDigits = 16
 	var b strings.Builder
@@ -66,7 +67,7 @@ func writePercent(b *strings.Builder, c byte) {
 }
 
 // ValidText returns s if it is UTF-8. Otherwise it decodes the bytes as Latin-1, the usual encoding of headers that are
-// not UTF-8. All formats here require UTF-8, and readers refuse a whole file for one invalid byte.
+// not UTF-8. All formats of this package require UTF-8, and readers refuse a whole file for one invalid byte.
 func ValidText(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -78,8 +79,8 @@ func ValidText(s string) string {
 	return string(runes)
 }
 
-// lineEscape matches the escape %XX of a character that oneLine replaces, also if it was itself escaped, once or
-// several times, to %25XX, %2525XX and so on.
+// lineEscape matches the escape %XX of a character that oneLine replaces. It also matches such an escape that was
+// itself escaped, once or several times, to %25XX, %2525XX and so on.
 var lineEscape = regexp.MustCompile("%((?:25)*)(" + strings.Join([]string{"[01][0-9A-F]", "7F", "C2%[89][0-9A-F]", "E2%80%A[89]"}, "|") + ")")
 
 // oneLine returns s with control characters and Unicode line separators, which no id should contain, replaced by %XX,
@@ -115,7 +116,7 @@ func ofOneLine(line string) string {
 		if rest, literal := strings.CutPrefix(escape, "%25"); literal {
 			return "%" + rest
 		}
-		text, _ := url.PathUnescape(escape) // every match is valid
+		text, _ := url.PathUnescape(escape) // every match is a valid escape
 		return text
 	})
 }

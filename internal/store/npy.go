@@ -63,8 +63,8 @@ func (l idList) add(id string) error {
 	return err
 }
 
-// npyEncoder writes one array [records, dim] per column. It writes the header of an array twice, at the beginning and
-// at the end, because the number of records is known only at the end.
+// npyEncoder writes one array [records, dim] per column. It writes the header of an array at the beginning, and again
+// at the end, when the number of records is known.
 type npyEncoder struct {
 	spec   *Spec
 	rows   int
@@ -115,8 +115,8 @@ func (e *npyEncoder) finish() error {
 
 // npzEncoder writes embeddings per residue or token: one archive per column, with one array [rows, dim] per record. The
 // name of an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name.
-// With residues of DNA it is followed by an array [rows, 2] of their first and last letters. The text file contains the
-// unescaped ids in the order of the arrays.
+// With residues of DNA, an array [rows, 2] of their first and last letters follows each array of embeddings. The text
+// file contains the unescaped ids in the order of the arrays.
 //
 // The archive's directory stays in memory until the end, with some 300 bytes per array.
 type npzEncoder struct {

@@ -139,7 +139,7 @@ func TestNpzHoldsOneArrayPerRecord(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					array, err := io.ReadAll(stream) // also checks the CRC
+					array, err := io.ReadAll(stream) // at the end of the entry, package zip checks the CRC-32
 					if err != nil {
 						t.Fatal(err)
 					}

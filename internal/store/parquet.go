@@ -12,14 +12,16 @@ import (
 const Parquet Format = "parquet"
 
 const (
-	// rowGroupBytes is the approximate size of a row group, which parquet-go keeps in memory until it is complete.
+	// rowGroupBytes is the approximate size in bytes of a row group, which parquet-go keeps in memory until it is
+	// complete.
 	rowGroupBytes = 64 << 20
-	// pageBytes is the size of a page in a row group.
+	// pageBytes is the size in bytes of a page in a row group.
 	pageBytes = 1 << 20
 )
 
-// parquetRow has a field for every column of every layout. Each output replaces the struct tags to select and name its
-// columns. This keeps parquet-go on its typed path, which is ten times as fast as its generic values.
+// parquetRow has a field for every column that a Parquet output can have. Each output replaces the struct tags to
+// select and name its columns. Rows of a struct type keep parquet-go on its typed path, which is ten times as fast as
+// its generic values.
 type parquetRow struct {
 	ID          string
 	Description string
@@ -27,10 +29,10 @@ type parquetRow struct {
 	Tokens      int64
 	Truncated   bool
 	Record      int64 // number of letters of the record
-	WindowStart int64 // first letter of a residue's window in its record
-	WindowEnd   int64 // last letter of that window
-	Start, End  int64 // first and last letter of a window or residue in its record
-	Position    int64 // index of the token, from 0, including special tokens
+	WindowStart int64 // first letter, in the record, of the window of a residue
+	WindowEnd   int64 // last letter, in the record, of the window of a residue
+	Start, End  int64 // first and last letter, in the record, of a window or residue
+	Position    int64 // index of the token in its record, from 0, counting special tokens
 	// The fields E00 to E63 hold the embeddings of up to 64 columns in float32, and H00 to H63 those in float16.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
@@ -47,7 +49,7 @@ const maxParquetColumns = 64
 
 func checkParquet(s *Spec) error {
 	merged := *s
-	merged.Shard = "" // only the file of a shard has the columns of all tables together
+	merged.Shard = "" // the limit holds for the tables of the output, not for a shard, which has all columns
 	for _, t := range merged.tables() {
 		if n := len(t.columns); n > maxParquetColumns {
 			return fmt.Errorf("format parquet supports at most %d layers and poolings in a file, not %d", maxParquetColumns, n)
@@ -65,8 +67,8 @@ func (s *Spec) embeddingField(i int) string {
 }
 
 // columnTags returns the struct tag of every field of parquetRow, by the name of the field. Text and counts are
-// compressed with snappy, which every reader supports. Floats are neither compressed nor dictionary-encoded, because
-// both take time and save almost nothing. With Spec.Compress everything is compressed with Zstandard, and the bytes of
+// compressed with snappy, which every reader supports. Floats have neither compression nor a dictionary, because these
+// take time and save almost nothing. With Spec.Compress everything is compressed with Zstandard, and the bytes of
 // float32 values are first sorted by their significance (a byte-stream split).
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
@@ -149,10 +151,10 @@ type parquetEncoder struct {
 	spec   *Spec
 	file   *atomicFile
 	writer *parquet.GenericWriter[parquetRow]
-	row    []parquetRow // has length 1 and is reused
-	values []*[]float32 // the fields of row in use
-	halves []*[][2]byte // the fields of row in use, for FP16
-	bytes  int          // size of the current row group
+	row    []parquetRow // the row to write, always of length 1
+	values []*[]float32 // the fields for embeddings in row, one per column; nil for FP16
+	halves []*[][2]byte // the fields for embeddings in row, one per column; nil for FP32
+	bytes  int          // approximate size in bytes of the current row group
 }
 
 func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
@@ -163,18 +165,18 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 	options := []parquet.WriterOption{
 		// Every reader supports version 1 of data pages.
 		parquet.DataPageVersion(1),
-		// The column index contains the same statistics.
+		// The column index, which is also in the file, contains the same statistics.
 		parquet.DataPageStatistics(false),
 		parquet.PageBufferSize(pageBytes),
 		parquet.WriteBufferSize(0),
-		// The filter tells a reader which row groups do not have an id. It takes 10 bits a row.
+		// The Bloom filter tells a reader which row groups do not have an id. It takes 10 bits a row.
 		parquet.BloomFilters(parquet.SplitBlockFilter(10, "id")),
 	}
 	for field, tag := range columnTags(s) {
 		options = append(options, parquet.StructTag(reflect.StructTag(tag), field))
 	}
 	for _, name := range s.columnNames("embedding") {
-		if s.DType == FP16 { // parquet-go would compare the bytes of the values, not the values
+		if s.DType == FP16 { // parquet-go would find the bounds by comparing bytes, not values
 			options = append(options, parquet.SkipPageBounds(name, "list", "element"))
 		}
 	}

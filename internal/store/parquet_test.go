@@ -182,8 +182,8 @@ func TestParquetSchema(t *testing.T) {
 	}
 }
 
-// TestParquetRowGroupsAreBounded checks that the row groups of a Parquet file are hardly larger than rowGroupBytes. The
-// writer keeps a row group in memory, so this bounds the memory of a long run.
+// TestParquetRowGroupsAreBounded checks that the row groups of a Parquet file are at most an eighth larger than
+// rowGroupBytes. The writer keeps a row group in memory, so the bound limits the memory of a long run.
 func TestParquetRowGroupsAreBounded(t *testing.T) {
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16

@@ -10,9 +10,10 @@ import (
 	"seqembed/internal/half"
 )
 
-// parquet-go has no float16. Its fast path writes a field of type [][2]byte as a list of FIXED_LEN_BYTE_ARRAY(2), whose
-// bytes are those of FLOAT16 (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#float16). Only the
-// annotation in the footer is missing.
+// The typed path of parquet-go has no float16. It writes a field of type [][2]byte as a list of
+// FIXED_LEN_BYTE_ARRAY(2), the bytes of a FLOAT16
+// (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#float16). In the footer, the annotation of the
+// column as FLOAT16 is missing. annotateFloat16 adds it.
 
 // appendHalves appends values as little-endian float16.
 func appendHalves(dst [][2]byte, values []float32) [][2]byte {

@@ -17,28 +17,28 @@ import (
 	"seqembed/internal/flock"
 )
 
-// Parts is the part log of an output under construction: a hidden file beside it with the results of the sequences that
-// have been computed so far. A later run takes them from there instead of computing them again, and gives them to a new
-// Writer. So a part log does not depend on the format of the output.
+// Parts is the part log of an output under construction: a hidden file beside the output, with the results of the
+// sequences that have been computed so far. If the run is interrupted, a later run reads these results instead of
+// computing them again, and gives them to a new Writer. So a part log does not depend on the format of the output.
 //
-// The file begins with a line that holds the settings of the results. One entry for each sequence follows, in the order
-// in which the results are needed: the key of the sequence, a mark, its values in float32, and a CRC-32C (see digest).
-// A reader states the key and the number of values that it expects. So it takes no values from the log of other
-// sequences, nor from an incomplete entry that a killed run or a crash of the machine has left.
+// The file begins with a line that holds the settings with which the results were computed. One entry for each sequence
+// follows, in the order in which the results are needed: the key of the sequence, a mark, its values in float32, and a
+// CRC-32C (see digest). A reader states the key and the number of values that it expects. So it rejects the entry of
+// another sequence, and an incomplete entry that a killed run or a crash of the machine has left.
 //
 // A Parts is first used for reading, by Next, and afterwards for writing, by Add. Only one goroutine at a time may use
 // it.
 type Parts struct {
 	path     string
-	settings []byte    // the first line
+	settings []byte    // the first line of the file, with its newline
 	file     partsFile // nil until there is a file
-	opened   *os.File  // the same file
+	opened   *os.File  // the file that is locked; tests do not replace it, unlike file
 	from     *bufio.Reader
-	end      int64  // number of bytes up to the end of the last entry that was read or written
-	sum      uint32 // CRC-32C of the settings and entries up to here, see digest
-	begun    bool   // whether an entry was added; whatever followed the entries that were read was then cut off
-	isNew    bool   // whether the folder must be synced
-	buf      []byte // entries that are not written yet
+	end      int64  // number of bytes in the file up to the end of the last entry that was read or written
+	sum      uint32 // CRC-32C of the settings and all entries read or added so far, see digest
+	begun    bool   // whether begin has prepared the file for the first entry that is added
+	isNew    bool   // whether Sync must also sync the folder, because the file is new
+	buf      []byte // entries that are not written to the file yet; while reading, the current entry
 }
 
 // partsFile is the file of a Parts. Tests replace it to make operations fail.
@@ -60,8 +60,7 @@ const (
 // ErrOtherParts is the error for a part log that was made with other settings. OpenParts removes such a log.
 var ErrOtherParts = errors.New("the parts of an interrupted run were made with other settings")
 
-// ErrPart is the error for an entry of a part log that is damaged, or that is the entry of another sequence than the
-// expected one.
+// ErrPart is the error for an entry of a part log that is damaged or belongs to another sequence than the expected one.
 var ErrPart = errors.New("the input has changed since, or the parts are damaged")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -69,17 +68,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // partsName matches the names of part logs, the files with results of unfinished outputs (see Parts).
 var partsName = regexp.MustCompile(`^\..+\.parts$`)
 
-// partsPath returns the path of the part log of an output with the given main file.
+// partsPath returns the path of the part log of an output. main is the main file of the output, the first of
+// Spec.Paths.
 func partsPath(main string) string {
 	dir, name := filepath.Split(main)
 	return filepath.Join(dir, "."+name+".parts")
 }
 
-// OpenParts opens the part log of an output with the given main file. settings describes everything on which results
-// depend, except their sequences; it must not contain a newline. A log of other settings is removed, and the error is
-// ErrOtherParts; the Parts is then usable and empty. It is also empty if there is no log; the file is not created
-// before the first Add. If another process uses the log, the error wraps ErrLocked. After any error but ErrOtherParts,
-// the Parts is nil.
+// OpenParts opens the part log of an output with the given main file, the first of Spec.Paths. settings describes
+// everything on which results depend, except their sequences; it must not contain a newline. If there is no log, the
+// Parts is empty, and the first Add creates the file. If the log has other settings, OpenParts removes it and returns
+// an empty Parts together with ErrOtherParts. If another process uses the log, the error wraps ErrLocked. With any
+// error but ErrOtherParts, the Parts is nil.
 func OpenParts(main string, settings []byte) (*Parts, error) {
 	p := &Parts{path: partsPath(main), settings: append(bytes.Clone(settings), '\n')}
 	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
@@ -91,7 +91,7 @@ func OpenParts(main string, settings []byte) (*Parts, error) {
 	}
 	if err := p.lock(f); err != nil {
 		f.Close()
-		if errors.Is(err, fs.ErrNotExist) { // another process has just removed it
+		if errors.Is(err, fs.ErrNotExist) { // another process has just removed the file
 			return p, nil
 		}
 		return nil, ioError("lock", p.path, err)
@@ -102,7 +102,7 @@ func OpenParts(main string, settings []byte) (*Parts, error) {
 	switch n, err := io.ReadFull(p.from, first); {
 	case err == nil && bytes.Equal(first, p.settings):
 		p.end, p.sum = int64(len(first)), p.digest(first)
-	case err != nil && bytes.HasPrefix(p.settings, first[:n]): // its run was killed before it had written more
+	case err != nil && bytes.HasPrefix(p.settings, first[:n]): // a run was killed while it wrote the first line
 		p.from = nil
 	default:
 		p.Remove()
@@ -111,8 +111,8 @@ func OpenParts(main string, settings []byte) (*Parts, error) {
 	return p, nil
 }
 
-// lock takes the lock of a part log. On a system without locks two processes may write to one log and damage it; Next
-// detects the damage.
+// lock takes the lock of a part log. It returns fs.ErrNotExist if the file at p.path is not f any more. On a system
+// without locks two processes may write to one log and damage it; Next detects the damage.
 func (p *Parts) lock(f *os.File) error {
 	if err := flock.Try(f, false); errors.Is(err, ErrLocked) {
 		return err
@@ -123,13 +123,13 @@ func (p *Parts) lock(f *os.File) error {
 	return nil
 }
 
-// digest returns the CRC-32C of all settings and entries before, whose CRC-32C is p.sum, followed by b. The checksums
-// in the log are left out, because every text followed by its own CRC has the same CRC.
+// digest returns the CRC-32C of the settings and entries so far, whose CRC-32C is p.sum, followed by b. The checksums
+// in the log are left out: with them the CRC-32C would be constant, as for any text followed by its own CRC.
 func (p *Parts) digest(b []byte) uint32 { return crc32.Update(p.sum, castagnoli, b) }
 
 // Next returns the values of the next entry of the log, one slice for each of the given sizes. The values are nil if
 // the log says that the sequence has no result. If the entry does not have the given key, or is damaged, the error is
-// ErrPart. At the end of the log, and after any error, it is io.EOF.
+// ErrPart. At the end of the log, and in every call after an error, the error is io.EOF.
 func (p *Parts) Next(key PartKey, sizes ...int) (values [][]float32, err error) {
 	if p.from == nil {
 		return nil, io.EOF
@@ -157,7 +157,7 @@ func (p *Parts) next(key PartKey, sizes []int) (values [][]float32, err error) {
 	if mark == partOmitted {
 		total = 0
 	}
-	last := head + FP32.size()*total // of its content
+	last := head + FP32.size()*total // number of bytes in the entry before its CRC-32C
 	entry = slices.Grow(entry, last+crc32.Size-head)[:last+crc32.Size]
 	p.buf = entry[:0]
 	if err := p.fill(entry[head:]); err != nil {
@@ -179,8 +179,8 @@ func (p *Parts) next(key PartKey, sizes []int) (values [][]float32, err error) {
 	return values, nil
 }
 
-// fill fills b with the next bytes of the log. If fewer are left, it returns io.EOF: a run was killed while it wrote
-// them.
+// fill fills b with the next bytes of the log. If too few bytes are left, it returns io.EOF: a run was killed while it
+// wrote an entry.
 func (p *Parts) fill(b []byte) error {
 	_, err := io.ReadFull(p.from, b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -193,7 +193,7 @@ func (p *Parts) fill(b []byte) error {
 func (p *Parts) Exists() bool { return p.opened != nil }
 
 // Add appends the entry of a sequence to the log. values is nil for a sequence without a result. The entry may stay in
-// memory until Flush. After an error of Add, Flush or Sync the log is of no use any more, and must be removed.
+// memory until Flush. After an error of Add, Flush or Sync the log is unusable and must be removed.
 func (p *Parts) Add(key PartKey, values [][]float32) error {
 	if err := p.begin(); err != nil {
 		return err
@@ -215,7 +215,8 @@ func (p *Parts) Add(key PartKey, values [][]float32) error {
 	return nil
 }
 
-// begin creates the file if necessary, and removes everything after the entries that were read.
+// begin prepares the log for the first entry that is added: it creates the file if necessary, and removes everything
+// after the entries that were read.
 func (p *Parts) begin() error {
 	if p.begun {
 		return nil
@@ -224,7 +225,7 @@ func (p *Parts) begin() error {
 	if p.opened == nil {
 		f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, fs.ErrExist) {
-			err = ErrLocked // another run has created it since OpenParts
+			err = ErrLocked // another run has created the file since OpenParts
 		} else if err == nil {
 			if err = p.lock(f); err != nil {
 				f.Close()
@@ -245,7 +246,7 @@ func (p *Parts) begin() error {
 	return nil
 }
 
-// Flush writes all entries to the file. They remain if the process is killed.
+// Flush writes all entries to the file, so that they remain if the process is killed.
 func (p *Parts) Flush() error {
 	if _, err := p.file.WriteAt(p.buf, p.end); err != nil {
 		return ioError("write", p.path, err)
@@ -255,7 +256,7 @@ func (p *Parts) Flush() error {
 	return nil
 }
 
-// Sync writes the file to the disk, so that the entries remain if the machine goes down.
+// Sync writes the flushed entries to the disk, so that they remain if the machine goes down.
 func (p *Parts) Sync() error {
 	if err := p.file.Sync(); err != nil {
 		return ioError("write", p.path, err)
@@ -267,15 +268,16 @@ func (p *Parts) Sync() error {
 	return nil
 }
 
-// Close closes the log. A later run can continue it.
+// Close closes the log. Entries that were added after the last Flush are lost. A later run can continue the log.
 func (p *Parts) Close() {
 	if p.opened != nil {
-		p.opened.Close() // everything has been flushed
+		p.opened.Close() // an error does not matter: Flush has already written the entries
 	}
 	*p = Parts{path: p.path, settings: p.settings}
 }
 
-// Remove closes the log and removes its file. It ignores errors; the next run for the same output tries again.
+// Remove closes the log and removes its file. It ignores errors, because the next run for the same output tries again
+// to remove the file.
 func (p *Parts) Remove() {
 	if p.opened != nil && isAt(p.opened, p.path) {
 		removeOpen(p.opened, p.path)
@@ -283,12 +285,13 @@ func (p *Parts) Remove() {
 	p.Close()
 }
 
-// RemoveParts removes the part log of an output with the given main file, unless another process uses it.
+// RemoveParts removes the part log of an output with the given main file (see OpenParts), unless another process uses
+// the log.
 func RemoveParts(main string) {
 	p := Parts{path: partsPath(main)}
 	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
 	if err != nil {
-		return // usually because there is none
+		return // usually because there is no log
 	}
 	defer f.Close()
 	if p.lock(f) == nil {
@@ -296,10 +299,10 @@ func RemoveParts(main string) {
 	}
 }
 
-// removeOpen removes a locked file. It does so before the lock ends, so that the removed file cannot be one that
-// another process has made at the same path.
+// removeOpen removes the locked file f at path. The lock is held until the file is removed, so the removed file cannot
+// be a new one that another process has made at the same path.
 func removeOpen(f *os.File, path string) {
-	if !keepsLocks { // an open file cannot be removed
+	if !keepsLocks { // some systems without locks cannot remove an open file
 		f.Close()
 	}
 	_ = os.Remove(path)

@@ -17,9 +17,9 @@ func partKey(name string) PartKey {
 	return PartKey(sum[:])
 }
 
-// partOf is an entry of a part log (see Parts).
+// partOf is an entry of a part log, the file with the results of an unfinished output (see Parts).
 type partOf struct {
-	name   string      // the sequence, see partKey
+	name   string      // name of the sequence, see partKey
 	values [][]float32 // nil if the sequence has no result
 }
 
@@ -28,8 +28,8 @@ var (
 	testSettings = []byte(`{"model":"m"}`)
 )
 
-// sizes returns the numbers of values that a reader of the log expects for the entry. They are never empty, because the
-// reader does not know that a sequence has no result.
+// sizes returns the numbers of values that a reader of the log expects for the entry. The list is not empty for a
+// sequence without a result, because the reader does not know that the result is missing.
 func (e partOf) sizes() (list []int) {
 	if e.values == nil {
 		return []int{2, 2}
@@ -49,7 +49,7 @@ func openParts(t testing.TB, main string) *Parts {
 	return p
 }
 
-// addParts adds entries to a part log, writes them to the file and closes it.
+// addParts adds entries to a part log, writes them to the file and closes the log.
 func addParts(t testing.TB, p *Parts, entries []partOf) {
 	t.Helper()
 	for _, e := range entries {
@@ -63,8 +63,8 @@ func addParts(t testing.TB, p *Parts, entries []partOf) {
 	p.Close()
 }
 
-// readParts reads the given entries from a part log as far as the log has them. It returns their number, and the error
-// after them if there are fewer than expected.
+// readParts reads the given entries from a part log until the first error, and checks their values. It returns the
+// number of entries that were read, and the error.
 func readParts(t testing.TB, p *Parts, entries []partOf) (n int, err error) {
 	t.Helper()
 	for _, e := range entries {
@@ -83,7 +83,8 @@ func readParts(t testing.TB, p *Parts, entries []partOf) (n int, err error) {
 	return n, nil
 }
 
-// writtenParts writes a new part log of all testParts. It returns the main file of its output and the log's content.
+// writtenParts writes a new part log of all testParts. It returns the main file of the log's output and the content of
+// the log.
 func writtenParts(t testing.TB) (main string, content []byte) {
 	t.Helper()
 	main = filepath.Join(t.TempDir(), "a.m.npy")
@@ -99,10 +100,10 @@ func writtenParts(t testing.TB) (main string, content []byte) {
 }
 
 // TestPartsOfAnyLength cuts a part log after any number of bytes, as a killed run may leave it. All whole entries must
-// be read, and a log that is continued from there must equal one that was written at once.
+// be read. If the missing entries are then added, the log must equal one that was written at once.
 func TestPartsOfAnyLength(t *testing.T) {
 	main, content := writtenParts(t)
-	ends := []int{0} // number of bytes of the first entries
+	ends := []int{0} // ends[i] is the number of bytes in the first i entries
 	for _, e := range testParts {
 		n := 16 + 1 + 4
 		for _, v := range e.values {
@@ -133,7 +134,7 @@ func TestPartsOfAnyLength(t *testing.T) {
 }
 
 // TestDamagedParts checks that Parts.Next returns no values from a damaged entry on. The test changes each bit of a
-// log, replaces an entry by that of another log, and writes an entry twice.
+// log, replaces an entry by one of another log, and inserts an entry a second time.
 func TestDamagedParts(t *testing.T) {
 	main, content := writtenParts(t)
 	read := func(what string, content []byte, most int) {
@@ -166,7 +167,7 @@ func TestDamagedParts(t *testing.T) {
 		}
 	}
 
-	// Entries of another place have a wrong checksum, even where their sequence is expected.
+	// An entry that was copied from another place has a wrong checksum, even if it belongs to the expected sequence.
 	main = filepath.Join(t.TempDir(), "b.m.npy")
 	addParts(t, openParts(t, main), []partOf{testParts[2], testParts[0]})
 	other := readFile(t, partsPath(main))
@@ -185,8 +186,8 @@ func TestDamagedParts(t *testing.T) {
 	}
 }
 
-// TestPartsOfOtherSequences reads a part log for an input in which one sequence has changed. The entries before it must
-// be used, and a run must be able to continue the log with new entries from there.
+// TestPartsOfOtherSequences reads a part log for an input in which one sequence has changed. The entries before the
+// changed sequence must be read, and it must be possible to continue the log with new entries from there.
 func TestPartsOfOtherSequences(t *testing.T) {
 	main, _ := writtenParts(t)
 	changed := slices.Clone(testParts)
@@ -218,7 +219,7 @@ func TestPartsOfOtherSettings(t *testing.T) {
 		t.Errorf("an entry is read: %v", err)
 	}
 	addParts(t, p, testParts)
-	p.Remove() // it was closed, and may be that of another run
+	p.Remove() // keeps the file: addParts has closed the log, which another run may use
 	if _, err := os.Stat(partsPath(main)); err != nil {
 		t.Error(err)
 	}
@@ -245,7 +246,7 @@ func TestPartsAreOfOneRun(t *testing.T) {
 		t.Error("it remains")
 	}
 
-	// Of two runs that have found no log, one can create it.
+	// Of two runs that have found no log, only one can create it.
 	first, second := openParts(t, main), openParts(t, main)
 	if err := first.Add(partKey("a"), nil); err != nil {
 		t.Fatal(err)
@@ -259,13 +260,13 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	if list, err := os.ReadDir(filepath.Dir(main)); len(list) > 0 || err != nil {
 		t.Errorf("%v are left, %v", list, err)
 	}
-	RemoveParts(main) // there is none
+	RemoveParts(main) // there is no log: nothing happens
 }
 
 // failingParts is the file of a part log, except that one operation fails.
 type failingParts struct {
 	partsFile
-	op string // "truncate", "write" or "sync"
+	op string // the operation that fails: "truncate", "write" or "sync"
 }
 
 var errFailingParts = errors.New("no space left")

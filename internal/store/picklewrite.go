@@ -6,7 +6,8 @@ import (
 )
 
 // pickle builds a stream in Python's pickle protocol 2 from the opcodes that PyTorch's restricted unpickler accepts.
-// The stream is appended to buf, which the owner may empty at any time.
+// Its methods append the code that makes the unpickler push a value onto its stack. The stream is in buf, which the
+// owner may empty at any time.
 type pickle struct{ buf []byte }
 
 // Opcodes of pickles, named as in Python's pickletools.
@@ -39,7 +40,7 @@ const (
 
 func (p *pickle) op(codes ...byte) { p.buf = append(p.buf, codes...) }
 
-// put stores the top of the unpickler's stack in its memo under a number; get pushes it again.
+// put makes the unpickler store the top of its stack in its memo, under a number. get pushes the value with a number.
 func (p *pickle) put(memo byte) { p.op(opBinPut, memo) }
 func (p *pickle) get(memo byte) { p.op(opBinGet, memo) }
 
@@ -49,7 +50,7 @@ func (p *pickle) text(s string) {
 	p.buf = append(p.buf, s...)
 }
 
-// number pushes an integer that is not negative.
+// number pushes an integer, which must not be negative.
 func (p *pickle) number(n int) {
 	switch {
 	case n <= math.MaxUint8:

@@ -16,12 +16,12 @@ import (
 
 // Environment variables that make TestWriterProcess append entries to a manifest.
 const (
-	writerVariable = "STORE_TEST_WRITER" // the beginning of the names of the outputs, to which a number is added
-	writerLimit    = "STORE_TEST_LIMIT"  // the number of entries
-	writerFolder   = "STORE_TEST_FOLDER" // the folder of the manifest
+	writerVariable = "STORE_TEST_WRITER" // beginning of the names of the outputs, to which a number is added
+	writerLimit    = "STORE_TEST_LIMIT"  // number of entries to append
+	writerFolder   = "STORE_TEST_FOLDER" // folder of the manifest
 )
 
-// TestWriterProcess is no test but a child process of other tests, which append entries to one manifest.
+// TestWriterProcess checks nothing. Other tests run it in child processes, which append entries to one manifest.
 func TestWriterProcess(t *testing.T) {
 	name, dir := os.Getenv(writerVariable), os.Getenv(writerFolder)
 	if name == "" {
@@ -96,9 +96,9 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// TestKilledProcesses runs two processes that append entries. It repeatedly kills one of them at a random moment and
-// restarts it. Every entry that a process reported as written must be in the manifest, and the manifest must be
-// readable at any time.
+// TestKilledProcesses runs two processes that append entries. It kills each of them at a random moment and starts a new
+// one in its place, again and again. Every entry that a process reported as written must be in the manifest, and the
+// manifest must be readable at any time.
 func TestKilledProcesses(t *testing.T) {
 	skipWithoutLocks(t)
 	kills := 30
@@ -115,7 +115,7 @@ func TestKilledProcesses(t *testing.T) {
 		wait.Go(func() {
 			for k := range kills {
 				cmd, lines := startWriter(t, dir, fmt.Sprintf("p%d-%d", p, k), 10_000)
-				written <- <-lines // the process is appending
+				written <- <-lines // waits until the process has appended an entry
 				time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
 				if err := cmd.Process.Kill(); err != nil {
 					t.Error(err)

@@ -31,8 +31,8 @@ func checkPt(s *Spec) error {
 	return nil
 }
 
-// ptEncoder writes a file per record. Its name is the record's header, escaped by EscapeName. The description of each
-// file (name, size and digest), some 200 bytes, stays in memory until the end.
+// ptEncoder writes a file per record. The name of the file is the record's header, escaped by EscapeName. The name,
+// size and digest of each file, some 200 bytes, stay in memory until the end.
 type ptEncoder struct {
 	spec   *Spec
 	folder *atomicFolder

@@ -17,15 +17,15 @@ import (
 	"seqembed/internal/half"
 )
 
-// Table is an output file that is open for reading. Fields of a Row for which its format has no place are zero.
+// Table is an output file that is open for reading. Fields of a Row that its format does not store are zero.
 type Table struct {
 	Format  Format
 	DType   DType // type of the values in the file
 	Dim     int
 	Names   []string // names of the columns
-	Columns []Column // poolings and layers, as far as the names of columns tell them (see parseColumn)
+	Columns []Column // poolings and layers, parsed from the names of the columns (see parseColumn)
 	IDs     bool     // whether the rows have ids
-	Full    bool     // whether a row has all fields that Parquet has for a record, not only its id
+	Full    bool     // whether a row has all fields that Parquet stores of a record, not only the id
 	Meta    map[string]string
 	// Read calls yield for each record, in the order of the file. The row is valid until yield returns. Read ends with
 	// the first error of yield.
@@ -86,9 +86,9 @@ func OpenTable(path string) (*Table, error) {
 	return t, nil
 }
 
-// parseColumn returns the column with a name. Underscores and dots divide the name into words, of which one may be a
-// pooling and one a layer: a number, or "layer" and a number. Without them the column has the given pooling and layer
-// 0.
+// parseColumn returns the column that a name stands for. Underscores and dots divide the name into words, of which one
+// may be a pooling and one a layer: a number, or "layer" and a number. If no word is a pooling, the column has the
+// given pooling; if no word is a layer, it has layer 0.
 func parseColumn(name string, pooling Pooling) Column {
 	c := Column{Pooling: pooling}
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
@@ -102,7 +102,7 @@ func parseColumn(name string, pooling Pooling) Column {
 }
 
 // setColumns sets t.Names and t.Columns from the names of the columns. A column whose name contains no pooling gets the
-// given one.
+// given pooling.
 func (t *Table) setColumns(names []string, pooling Pooling) {
 	t.Names = names
 	for _, name := range names {
@@ -110,7 +110,7 @@ func (t *Table) setColumns(names []string, pooling Pooling) {
 	}
 }
 
-// appendValues decodes little-endian values.
+// appendValues decodes the little-endian values in b and appends them to dst.
 func appendValues(dst []float32, dtype DType, b []byte) []float32 {
 	if dtype == FP16 {
 		for ; len(b) >= 2; b = b[2:] {
@@ -148,7 +148,7 @@ func (m *matrix) next(n int) ([]float32, error) {
 	return m.values, nil
 }
 
-// noEOF returns io.ErrUnexpectedEOF for io.EOF, where a file ends too early, and any other error as it is.
+// noEOF replaces io.EOF, for a file that ends too early, by io.ErrUnexpectedEOF. It returns any other error as it is.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -189,12 +189,12 @@ func npyDType(name string) (DType, error) {
 
 // idFile is the text file with the ids of a NumPy array's rows, one per line.
 type idFile struct {
-	lines *bufio.Scanner // nil if the array has no list
+	lines *bufio.Scanner // nil if there is no such file
 	file  *os.File
 }
 
-// openIDs opens the list of ids that belongs to the NumPy file at path. The name of the list has no pooling and layer,
-// which are in the name of the array if an output has several columns: the list of x.mean.layer5.npy is x.ids.txt.
+// openIDs opens the list of ids that belongs to the NumPy file at path. If an output has several columns, only the
+// names of its arrays, not that of the list, have a pooling and a layer: the list of x.mean.layer5.npy is x.ids.txt.
 func openIDs(path string) idFile {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	for {

@@ -11,8 +11,8 @@ import (
 	"seqembed/internal/readback"
 )
 
-// bitsOf returns the lines that a script must print that reads rows from a file in another language. There is a line
-// for each row of the table, with the id and, in hexadecimal, the values as float32.
+// bitsOf returns the lines that a script in another language must print when it reads the rows from a file. There is a
+// line for each row of the table, with the id and, in hexadecimal, the values as float32.
 func bitsOf(s Spec, rows []Row) (lines []string) {
 	for _, r := range rows {
 		for i := range s.rows(&r) {
@@ -148,7 +148,8 @@ func textFiles(t *testing.T) (specs []Spec, paths []string) {
 	return specs, paths
 }
 
-// TestPythonReadsTSV checks that Python's csv module and NumPy read the same float32 values from TSV files.
+// TestPythonReadsTSV checks that Python's csv module and NumPy read from TSV files the float32 values that were
+// written.
 func TestPythonReadsTSV(t *testing.T) {
 	specs, paths := textFiles(t)
 	checkLines(t, readback.Python(t, "numpy", `
@@ -174,7 +175,7 @@ func TestTorchReadsPt(t *testing.T) {
 	s, halves := spec(t, Pt), spec(t, Pt)
 	s.Columns = columnsOf([]int{6, 33}, Mean, Residues, CLS)
 	halves.Columns, halves.DType = columnsOf([]int{33}, Mean), FP16
-	// The first rows have no residues; the script prints one column of each file.
+	// The script prints only the column with the mean of layer 33, which both outputs have.
 	for _, s := range []Spec{s, halves} {
 		writeAll(t, s, plainRows(s, 12))
 	}

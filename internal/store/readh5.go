@@ -38,11 +38,11 @@ func readH5(f *os.File, size int64) (*Table, error) {
 	var ids *hdf5.Object
 	var columns []*hdf5.Object
 	var names []string
-	records := [][]hdf5.Link{links} // links to the records of each column
+	records := [][]hdf5.Link{links} // links to the arrays of each column, one per record
 	for _, l := range links {
 		grouped := l.Name == h5IDs || l.Name == h5Letters || strings.HasPrefix(l.Name, h5Embeddings)
 		if !grouped || len(links) > maxH5Columns {
-			columns, ids = nil, nil // the links are records, named after their ids
+			columns, ids = nil, nil // the links of the root group are records, named after their ids
 			break
 		}
 		o, err := h.Object(l.Object)
@@ -77,8 +77,8 @@ func readH5(f *os.File, size int64) (*Table, error) {
 // whatever their names.
 const maxH5Columns = 1000
 
-// floats sets t.DType and t.Dim from the first array of an HDF5 file for which it is called. It returns an error if a
-// later array differs.
+// floats sets t.DType and t.Dim from the array o in the first call. It returns an error if the array of a later call
+// has another type or dimension.
 func (t *Table) floats(o *hdf5.Object) error {
 	if o.IsGroup() {
 		return errors.New("a group among the arrays of records")
@@ -155,7 +155,7 @@ func (h h5File) readRecords(t *Table, records [][]hdf5.Link, names []string) err
 			pooling = Tokens
 		}
 	} else {
-		t.Dim, t.DType = 1, FP32 // a file without records tells neither
+		t.Dim, t.DType = 1, FP32 // any valid values, because a file without records tells neither
 	}
 	t.setColumns(names, pooling)
 	order := make([]int, len(records[0]))

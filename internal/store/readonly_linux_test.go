@@ -36,8 +36,8 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
-// TestRepairInAReadOnlyFolder checks that Repair returns an error for a folder in which nothing can be written only if
-// the manifest is damaged.
+// TestRepairInAReadOnlyFolder checks that Repair in a read-only folder returns an error if the manifest is damaged, and
+// none if it is intact.
 func TestRepairInAReadOnlyFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	for parent := filepath.Dir(dir); parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {

@@ -11,8 +11,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// readParquetTable opens a Parquet file that has columns with lists of floats and usually a column of ids. Another
-// program may have written it.
+// readParquetTable opens a Parquet file that has columns with lists of floats and usually a column of ids. The file may
+// have been written by another program.
 func readParquetTable(f *os.File, size int64) (*Table, error) {
 	p, err := parquet.OpenFile(f, size)
 	if err != nil {
@@ -74,14 +74,14 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 // parquetReader reads rows with the generic values of parquet-go.
 type parquetReader struct {
 	file     *parquet.File
-	place    map[string]int // numbers of the columns of simple values, by name
-	lists    []int          // numbers of the columns of embeddings
-	window   [2]string      // columns of the first and the last letter of a row's window, "" if there are none
+	place    map[string]int // indices of the columns of single values, by name
+	lists    []int          // indices of the columns of embeddings
+	window   [2]string      // names of the columns of the first and last letter of a row's window; "" if missing
 	residues bool           // whether a row is a residue, with its first and last letter
 }
 
 // findColumns finds the columns of the file by their names and types. It returns the names of the columns with lists of
-// floats. dtype is FP32 if any of these has float32 values, and otherwise FP16.
+// floats. dtype is FP32 if any of these columns has float32 values, and FP16 if all have float16 values.
 func (p *parquetReader) findColumns() (names []string, dtype DType) {
 	for i, path := range p.file.Schema().Columns() {
 		leaf, _ := p.file.Schema().Lookup(path...)

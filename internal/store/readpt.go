@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// virNucProKeys are the first keys in the pickles of the three kinds of VirNucPro's files, with the functions that read
-// the next record of such a file.
+// virNucProKeys maps the first key in the pickle of a VirNucPro file, which tells the three kinds of such files apart,
+// to the function that reads the next record of the file.
 var virNucProKeys = map[string]func(*virNucProFile) (id string, values []float32, err error){
 	"nucleotide": (*virNucProFile).nucleotide, "proteins": (*virNucProFile).protein, "ids": (*virNucProFile).mergedRow,
 }
@@ -58,13 +58,13 @@ func readPt(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// openAny finds out which of VirNucPro's three kinds of files an archive is (see virNucProKeys). It returns a reader
-// before the first record, and the function that reads the next record.
+// openAny finds out which of VirNucPro's three kinds of files an archive is (see virNucProKeys). It returns a reader at
+// the first record, and the function that reads the next record.
 func openAny(archive *zip.Reader) (f *virNucProFile, next func(*virNucProFile) (string, []float32, error), err error) {
 	if f, err = newVirNucProFile(archive); err != nil {
 		return nil, nil, err
 	}
-	start, _ := f.pickle.Peek(64) // less if the file is shorter
+	start, _ := f.pickle.Peek(64) // fewer bytes if the pickle is shorter
 	for key, next := range virNucProKeys {
 		var p pickle
 		p.op(opProto, 2, opEmptyDict, opMark)
@@ -80,8 +80,8 @@ func openAny(archive *zip.Reader) (f *virNucProFile, next func(*virNucProFile) (
 	return nil, nil, ErrForeignPt
 }
 
-// rest reads what follows the last record of a file. It returns an error if an instruction of the pickle is unknown, if
-// a checksum is wrong, or if there is a tensor that belongs to no record.
+// rest reads the remainder of a file, after its last record. It returns an error if an instruction of the pickle is
+// unknown, if a checksum is wrong, or if there is a tensor that belongs to no record.
 func (f *virNucProFile) rest() error {
 	for !f.stopped {
 		if _, _, err := f.instruction(); err != nil {
@@ -101,7 +101,7 @@ func (f *virNucProFile) rest() error {
 		return fmt.Errorf("%d tensors, of which the records have %d", tensors, f.tensors)
 	}
 	if f.matrix != nil {
-		_, err := io.Copy(io.Discard, f.matrix.from) // has no bytes left, and so compares the checksum
+		_, err := io.Copy(io.Discard, f.matrix.from) // reads no bytes, but makes package zip compare the checksum
 		return err
 	}
 	return nil
@@ -114,7 +114,7 @@ func (f *virNucProFile) openMerged(archive *zip.Reader) error {
 	if err != nil {
 		return err
 	}
-	ids := -1 // the first text is no id
+	ids := -1 // the first text is a key, not an id
 	for op := byte(0); op != opGlobal; {
 		if op, _, err = ahead.instruction(); err != nil {
 			return err
@@ -123,13 +123,13 @@ func (f *virNucProFile) openMerged(archive *zip.Reader) error {
 			ids++
 		}
 	}
-	ids-- // nor is the last one before the tensor
+	ids-- // the last text before the tensor is a key, not an id
 	numbers, err := ahead.numbers()
 	if err != nil {
 		return err
 	}
 	entry := f.storage[torchRoot+"data/0"]
-	// The numbers are those of pickle.tensor: values, offset, rows, width, and two strides.
+	// numbers has the integers that pickle.tensor writes: the number of values, offset, rows, width, and two strides.
 	if entry == nil || len(numbers) != 6 || numbers[1] != 0 || numbers[2] != int64(ids) || numbers[3] < 0 || numbers[3] > maxDim ||
 		numbers[0] != numbers[2]*numbers[3] || uint64(numbers[0])*4 != entry.UncompressedSize64 {
 		return fmt.Errorf("%w: %d ids, and a tensor of another size", ErrForeignPt, ids)
@@ -151,7 +151,7 @@ func (f *virNucProFile) numbers() (list []int64, err error) {
 		}
 		if slices.Contains([]byte{opBinInt, opBinInt1, opBinInt2, opLong1}, op) && len(operand) <= 8 && len(list) < 8 {
 			var full [8]byte
-			copy(full[:], operand) // no number is negative
+			copy(full[:], operand) // the rest stays zero, because no number is negative
 			list = append(list, int64(binary.LittleEndian.Uint64(full[:])))
 		}
 	}

@@ -51,7 +51,7 @@ func TestReadVirNucPro(t *testing.T) {
 }
 
 // TestSurveyOfVirNucPro checks that Survey counts bad and repeated values in a file that joins DNA and proteins. The
-// encoder of such files writes any values, while a Writer refuses NaN, infinities and rows of zeros.
+// test writes the file with mergedEncoder, because a Writer refuses NaN, infinities and rows of zeros.
 func TestSurveyOfVirNucPro(t *testing.T) {
 	files := fileSet{fs: osFS{}}
 	path := filepath.Join(t.TempDir(), "merged.pt")
@@ -122,7 +122,7 @@ func changedPickle(t *testing.T, path string, change func(code string) string) s
 	return changed
 }
 
-// withoutFirstID removes the first item of the first list in a pickle, a text of fewer than 256 bytes.
+// withoutFirstID removes the first item of the first list in a pickle. The item must be a text of fewer than 256 bytes.
 func withoutFirstID(code string) string {
 	from := strings.IndexByte(code, opEmptyList) + 1
 	return code[:from] + code[from+5+int(code[from+1])+1:]

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// readNpz opens an .npz archive with an array for each record. Its rows are residues if each array is followed by one
-// with the letters of its residues, and otherwise tokens.
+// readNpz opens an .npz archive with an array for each record. Its rows are residues if an array with the letters of
+// the residues follows each array, and tokens if not.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -25,7 +25,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 	}
 	t := &Table{Format: Npy, Dim: 1}
 	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npz")}, Tokens)
-	t.Columns[0].Pooling = Tokens // whatever the name says, because residues have letters
+	t.Columns[0].Pooling = Tokens // until letters are found, even if the file name says residues
 	entries := archive.File
 	if len(entries) > 0 {
 		if t.DType, _, t.Dim, err = npzHeader(entries[0]); err != nil {
@@ -33,7 +33,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 		}
 	}
 	if len(entries) > 1 && entries[1].Name == lettersName(entries[0]) {
-		if _, _, _, err := npzHeader(entries[1]); err != nil { // not an array of floats, so not another record
+		if _, _, _, err := npzHeader(entries[1]); err != nil { // the array is not of floats, so it is not a record
 			t.Columns[0].Pooling = Residues
 		}
 	}
@@ -64,8 +64,8 @@ func lettersName(entry *zip.File) string {
 	return strings.TrimSuffix(entry.Name, ".npy") + lettersSuffix + ".npy"
 }
 
-// readArrays reads the record to which the first of the archive's entries belongs. read is the number of entries that
-// belong to it.
+// readArrays reads the record that begins with the first of the given entries of the archive. read is the number of
+// entries that belong to the record.
 func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	d, rows, dim, err := npzHeader(entries[0])
 	if err == nil && (d != t.DType || dim != t.Dim) {
@@ -79,7 +79,7 @@ func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 		return row, 0, err
 	}
 	defer content.Close()
-	_, _, _, _ = parseNpyHeader(content) // it has been read without error
+	_, _, _, _ = parseNpyHeader(content) // npzHeader has read the same header without an error
 	values, err := newMatrix(content, d, dim).next(rows)
 	row = Row{Tokens: rows, Embeddings: [][]float32{values}}
 	if err != nil || t.Columns[0].Pooling != Residues {
@@ -152,8 +152,8 @@ func (e tensorEntry) dtype(body int64) (DType, error) {
 	return d, nil
 }
 
-// safetensorsHeader reads the header of a safetensors file. tensors are in the order in which the file has their
-// values.
+// safetensorsHeader reads the header of a safetensors file. tensors are in the order of their values in the file. body
+// is the rest of the file, after the header.
 func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta map[string]string, body *io.SectionReader, err error) {
 	var prefix [8]byte
 	if _, err := f.ReadAt(prefix[:], 0); err != nil {
@@ -236,8 +236,8 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// tensorIDList returns the ids of the records in a safetensors file. They are a list in the metadata, from which
-// tensorIDList removes it, or the content of two tensors. rest are the other tensors.
+// tensorIDList returns the ids of the records in a safetensors file. The ids are either a list in meta, from which
+// tensorIDList removes it, or the content of two tensors. rest has the other tensors.
 func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
 	if text, ok := meta[tensorIDs]; ok {
 		delete(meta, tensorIDs)
@@ -283,7 +283,7 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 }
 
 // perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. It returns an
-// error if the number of rows of such a tensor is not the number of ids.
+// error if the tensor of a column has more or fewer rows than there are ids.
 func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	for _, e := range tensors {
 		switch {
@@ -334,8 +334,8 @@ func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(te
 // maxLine is the maximum number of bytes in a line of a TSV file.
 const maxLine = 64 << 20
 
-// readTSV opens a TSV file. Each line is a record; or, if the lines have positions or letters, a token or a residue,
-// and consecutive lines with the same id are a record.
+// readTSV opens a TSV file. If it has columns for positions or letters, each line is a token or a residue, and
+// consecutive lines with the same id are a record. If it has none, each line is a record.
 func readTSV(f *os.File, size int64) (*Table, error) {
 	if last := make([]byte, 1); size > 0 {
 		if _, err := f.ReadAt(last, size-1); err != nil || last[0] != '\n' {
@@ -401,11 +401,11 @@ func residueLetters(first, last string) (l Letters, err error) {
 	return Letters{int32(a), int32(b)}, errors.Join(err, err2)
 }
 
-// joiner joins the rows of a record to one. These are residues or tokens, which follow each other in a table.
+// joiner joins consecutive rows of a table that are the residues or the tokens of one record to one row.
 type joiner struct {
 	yield func(*Row) error
 	joins bool // whether rows are joined; if not, every row is a record
-	row   *Row // nil before the first row
+	row   *Row // the joined row of the current record; nil before the first row
 }
 
 // add joins a row to the previous rows of the same record. If the row belongs to another record, add first yields the

@@ -17,18 +17,18 @@ const DamagedSuffix = ".damaged-"
 
 // Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames the files of a
 // manifest of version 1. It returns the paths of the old files, which stay in the folder under other names. An output
-// whose line was damaged then has no entry, or only an earlier entry according to which it is computed again.
+// whose line was removed has no entry then, or only an earlier one, and a later run computes it again.
 //
 // Repair returns an ErrInUse if another run is writing to the folder, because that run would lose its entries. A run
-// that begins meanwhile is refused (see Claim). h describes this process; its own claim does not count. If nothing is
-// damaged, Repair needs no permission to write.
+// that begins during the repair is refused (see Claim). h describes this process; a claim of h itself does not count as
+// another run. If nothing is damaged, Repair needs no permission to write.
 func Repair(ctx context.Context, dir string, h Holder) (aside []string, err error) {
 	if damaged, err := isDamaged(dir); !damaged {
 		return nil, err
 	}
 	h.Outputs, h.Repairs = nil, true
 	leave, err := Claim(dir, h, func(other Holder) string {
-		if other.is(h) || other.PID == 0 { // a run that has not written its claim yet will see this one
+		if other.is(h) || other.PID == 0 { // a run that has not written its claim yet will see the claim of h
 			return ""
 		}
 		return "its entries in the manifest"
@@ -89,8 +89,8 @@ func repair(ctx context.Context, dir string) (aside []string, err error) {
 	return append(aside, path+suffix), replaceFile(osFS{}, path, kept)
 }
 
-// readLocked returns the content of a file, which it creates if needed, and keeps the file locked until release is
-// called, if the system keeps locks.
+// readLocked locks a file, which it creates if needed, and returns its content. On systems with locks, the file stays
+// locked until release is called.
 func readLocked(ctx context.Context, path string) (content []byte, release func(), err error) {
 	f, err := osFS{}.openLocked(ctx, path)
 	if err != nil {
@@ -98,7 +98,7 @@ func readLocked(ctx context.Context, path string) (content []byte, release func(
 	}
 	release = func() { f.Close() }
 	if content, err = io.ReadAll(f); err != nil || !keepsLocks {
-		f.Close() // without locks an open file could not be replaced
+		f.Close() // some systems without locks cannot replace an open file
 	}
 	if err != nil {
 		return nil, nil, ioError("read", path, err)
@@ -122,7 +122,7 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Edit replaces the content of a file by the result of change, which may be called twice. Edit waits while other
+// Edit replaces the content of a file by the result of change. change may be called twice. Edit waits while other
 // processes edit the same file. If the file does not exist, change receives an empty text. If change returns an empty
 // text, Edit removes the file. If the text does not change, Edit needs no permission to write.
 func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
@@ -142,7 +142,7 @@ func Edit(ctx context.Context, path string, change func(old []byte) []byte) erro
 	if updated := change(old); len(updated) > 0 {
 		err := replaceFile(osFS{}, path, updated)
 		if err != nil && len(old) == 0 {
-			_ = os.Remove(path) // the file is ours; the first error is the one to report
+			_ = os.Remove(path) // an empty file that readLocked has created; err is the error to report
 		}
 		return err
 	}

@@ -17,13 +17,15 @@ const Safetensors Format = "safetensors"
 
 // Names under which a safetensors file has its ids. tensorIDs is a key of the metadata, with a JSON list as its value.
 // If there are many ids, tensorIDs is instead a tensor U8 of the bytes of all ids, one after the other, and
-// tensorIDOffsets a tensor I64 [records+1]: id i has the bytes from offset i to offset i+1.
+// tensorIDOffsets a tensor I64 [records+1]: its elements i and i+1 are the offsets in bytes of the beginning and the
+// end of id i.
 const (
 	tensorIDs       = "ids"
 	tensorIDOffsets = "ids_offsets"
 )
 
-// manyIDs is the number of records from which on a safetensors file has its ids in tensors, not in its metadata.
+// manyIDs is the number of records from which on a safetensors file has its ids in tensors, not in its metadata, so
+// that the header stays small.
 const manyIDs = 100_000
 
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
@@ -33,32 +35,33 @@ const maxSafetensorsHeader = 100_000_000
 const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
-// tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, their
-// pooling and layer. The tokens of DNA cover several letters, so with residues there is also a tensor [rows, 2]: the
-// positions in the record of the first and the last letter of each row.
+// tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, the
+// pooling and layer of the column. The tokens of DNA cover several letters, so with residues there is also a tensor
+// [rows, 2]: the positions in the record of the first and the last letter of each row.
 //
-// The header stands at the start of the file, but its size is known only at the end. So the tensors are first
-// written from offset 0 of the temporary file, and at the end moved within it to make room for the header. That
-// needs no second copy on disk. Until then the header is in memory. The format limits it to 100 MB. With one tensor
-// per column, the ids of up to manyIDs records are in the header. More ids go to scratch files, which become two
-// tensors. With one tensor per record, the id is the name of the tensor and has to be in the header, so the limit is
-// reached at about half a million records.
+// The header stands at the start of the file, but its size is known only at the end. So the values are first written
+// from offset 0 of the temporary file on, and at the end moved within the file to make room for the header, which needs
+// no second copy on disk. Until then the header is in memory. Readers accept a header of at most 100 MB.
+//
+// With one tensor per column, the ids of up to manyIDs records are in the header. The ids of more records go to scratch
+// files, which become two tensors. With one tensor per record, the id is the name of the tensor and has to be in the
+// header, so about half a million records fill the header.
 type safetensorsEncoder struct {
 	spec  *Spec
 	files *fileSet
 	file  *atomicFile
-	// columns has the file for the rows of each column: file for the first column, scratch files for the others. With
-	// embeddings per token all rows are in file.
+	// columns has the file with the rows of each column: the field file for the first column, scratch files for the
+	// others. With one tensor per record, all rows are in the field file.
 	columns   []*atomicFile
-	suffix    []string // per token: suffix of tensor names for each column, and that of letters if there are any
+	suffix    []string // endings of the names of a record's tensors: one per column, and one for letters
 	rows      int
-	offset    int64       // per token: number of bytes in the tensors written so far
-	ids       jsonText    // JSON list of ids, escaped for a JSON string, without brackets and quotes; empty if there are many
-	idText    *atomicFile // with many ids: the content of the tensor of their bytes; otherwise nil
-	idOffsets *atomicFile // with many ids: the content of the tensor of their offsets
-	entries   jsonText    // per token: header entries of the tensors
+	offset    int64       // number of bytes in the tensors that have header entries
+	ids       jsonText    // JSON list of ids, without brackets, escaped for a JSON string; empty if there are many ids
+	idText    *atomicFile // content of the tensor tensorIDs if there are many ids, else nil
+	idOffsets *atomicFile // content of the tensor tensorIDOffsets if there are many ids, else nil
+	entries   jsonText    // header entries of the tensors, in JSON
 	names     recordNames
-	many      int // number of records from which on the ids are tensors
+	many      int // number of records from which on the ids are in tensors
 	limit     int // maximum size of the header in bytes
 	floats    floatWriter
 }
@@ -128,7 +131,7 @@ func (e *safetensorsEncoder) addID(id string) error {
 		e.ids.raw(",")
 	}
 	e.ids.quotedTwice(id)
-	const slack = 4096 // covers brackets, padding and the entries of pooled tensors
+	const slack = 4096 // bytes for brackets, padding and the entries of one tensor per column
 	full := e.ids.Len()+e.entries.Len()+slack > e.limit
 	switch {
 	case e.spec.perRecord() && (full || e.rows == e.many):
@@ -153,7 +156,7 @@ func (e *safetensorsEncoder) moveIDs() (err error) {
 	}
 	var list string
 	var ids []string
-	// The encoder itself has written the JSON.
+	// Decoding cannot fail, because the encoder itself has written the JSON.
 	_ = json.Unmarshal([]byte(`"[`+e.ids.String()+`]"`), &list)
 	_ = json.Unmarshal([]byte(list), &ids)
 	e.ids = jsonText{}
@@ -225,10 +228,11 @@ func (e *safetensorsEncoder) addEntry(name, dtype string, size int64, shape ...i
 	e.offset = end
 }
 
-// finish puts the header before the values. The offsets of ids, of 8 bytes each, precede the embeddings, and the bytes
-// of ids follow them: PyTorch needs every tensor at a multiple of the size of its values.
+// finish puts the header before the values. If the ids are in tensors, their offsets, of 8 bytes each, precede the
+// embeddings, and their bytes follow the embeddings: PyTorch needs every tensor at a multiple of the size of its
+// values.
 func (e *safetensorsEncoder) finish() error {
-	before := int64(0) // number of bytes that precede the values
+	before := int64(0) // number of bytes that precede the embeddings
 	if e.idText != nil {
 		e.addEntry(tensorIDOffsets, "I64", 8, e.rows+1)
 		before = e.idOffsets.size
@@ -269,7 +273,7 @@ func (e *safetensorsEncoder) finish() error {
 	return nil
 }
 
-// header returns the length and the JSON of the header, padded to a multiple of 8, the alignment of tensors.
+// header returns the length and the JSON of the header, padded to a multiple of 8 bytes, the alignment of tensors.
 func (e *safetensorsEncoder) header() []byte {
 	var h jsonText
 	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{`)

@@ -62,7 +62,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 		for _, n := range tensor.Shape {
 			bytes *= n
 		}
-		// PyTorch needs the alignment.
+		// from%size must be 0, because PyTorch needs every tensor at a multiple of the size of its values.
 		if from != end || to > len(body) || size == 0 || len(tensor.Shape) == 0 || to-from != bytes || from%size != 0 {
 			return nil, nil, fmt.Errorf("tensor %q: %+v after byte %d of %d", name, tensor, end, len(body))
 		}
@@ -78,7 +78,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	return tensors, metadata, nil
 }
 
-// checkMetadata checks that the metadata contains the ids of the rows and the values of the Spec.
+// checkMetadata checks that the metadata contains the ids of the rows and, besides them, exactly s.Meta.
 func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row) {
 	t.Helper()
 	want := []string{}
@@ -97,7 +97,7 @@ func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row)
 
 func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
 	for _, layers := range [][]int{{33}, {0, 7, 33}} {
-		// 30,000 rows of 24 values and several layers are moved and copied in several chunks.
+		// 30,000 rows of 24 values are so large that the encoder moves and copies them in several chunks.
 		for _, count := range []int{0, 1, 40, 30000} {
 			s := spec(t, Safetensors, layers...)
 			rows := makeRows(s, count)
@@ -150,8 +150,8 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
-// manyRecords writes a safetensors file that has its ids in tensors, not in the header, if there are many or more
-// records. It returns the path.
+// manyRecords writes a safetensors file and returns its path. The parameter many is the number of records from which on
+// the ids are in tensors, not in the header.
 func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
 	t.Helper()
 	w, err := Create(s)
@@ -175,7 +175,7 @@ func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
 // and in tensors from that number on, and that OpenTable reads both.
 func TestSafetensorsOfManyRecords(t *testing.T) {
 	s := spec(t, Safetensors, 0, 33)
-	s.Dim, s.DType = 3, FP16 // an odd number of bytes precedes the list's next tensor, unless that is aligned
+	s.Dim, s.DType = 3, FP16 // rows of 6 bytes, after which tensors of 8-byte values may not be aligned
 	for _, count := range []int{39, 40, 3000} {
 		rows := makeRows(s, count)
 		var want, ids []string
@@ -224,8 +224,8 @@ func TestSafetensorsWithDamagedIDs(t *testing.T) {
 	body := 8 + int(binary.LittleEndian.Uint64(content))
 	for _, change := range []func(b []byte){
 		func(b []byte) { b[body] = 1 },      // the first id does not begin at 0
-		func(b []byte) { b[body+8+7] = 1 },  // ends after the text
-		func(b []byte) { b[body+80] = 255 }, // ends after the next one, or before its beginning
+		func(b []byte) { b[body+8+7] = 1 },  // the first id ends after the text of all ids
+		func(b []byte) { b[body+80] = 255 }, // id 9 ends before it begins, or after the end of id 10
 		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[-1]`) },
 		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[40]`) },
 	} {
@@ -302,8 +302,8 @@ func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	}
 }
 
-// TestSafetensorsHeaderIsBounded checks that the writing of a safetensors file fails as soon as the header exceeds the
-// limit of the reference reader, and leaves no file.
+// TestSafetensorsHeaderIsBounded checks that writing a safetensors file fails as soon as the header exceeds its limit,
+// which the test sets to 20,000 bytes, and that no file is left.
 func TestSafetensorsHeaderIsBounded(t *testing.T) {
 	for _, pooling := range []Pooling{Residues, Tokens} {
 		s := spec(t, Safetensors)

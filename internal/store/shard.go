@@ -18,8 +18,8 @@ import (
 // x.parquet.shard-1-of-8.
 const ShardSuffix = ".shard-"
 
-// shardLayout returns the layout of shards: a line with a shardHeader, the rows, and a byte that ends them. Values are
-// float32 whatever Spec.DType is.
+// shardLayout returns the layout of shards: a line with a shardHeader, the rows, and a byte that ends the rows. Values
+// are float32 whatever Spec.DType is.
 func shardLayout() layout { return layout{names: shardName, open: newShardEncoder} }
 
 func shardName(s *Spec, stem string) []string {
@@ -29,14 +29,14 @@ func shardName(s *Spec, stem string) []string {
 // shardVersion is the version of the layout of shards.
 const shardVersion = 1
 
-// shardHeader describes the output of which a file is a shard.
+// shardHeader is the first line of a shard, in JSON. It describes the whole output.
 type shardHeader struct {
 	Version     int
-	Base, Model []byte // Spec.Base and Spec.Model, which need not be UTF-8
+	Base, Model []byte // Spec.Base and Spec.Model, as bytes because text in JSON must be UTF-8
 	Spec        Spec
 }
 
-// Marks in a shard.
+// Bytes that mark the rows of a shard and their end.
 const (
 	shardRow = 1 // the byte before each row
 	shardEnd = 0 // the byte after the last row
@@ -67,7 +67,7 @@ func newShardEncoder(s *Spec, files *fileSet) (encoder, error) {
 	return &shardEncoder{file: f, floats: floatWriter{dtype: FP32}}, err
 }
 
-// add writes the lengths and counts of a row as varints, and texts and values as they are.
+// add writes the lengths and counts of a row as varints, texts as they are, and values as float32.
 func (e *shardEncoder) add(r *Row) error {
 	b := append(e.buf[:0], shardRow)
 	for _, text := range []string{r.ID, r.Description} {
@@ -100,15 +100,15 @@ func (e *shardEncoder) finish() error {
 	return err
 }
 
-// Shard is a shard that is open for reading.
+// Shard is a file with a part of an output (see Spec.Shard), open for reading.
 type Shard struct {
-	Spec   Spec   // the output of which it is a shard, without Dir
-	Header string // the description of that output, which all of its shards have in common
+	Spec   Spec   // the Spec of the whole output, without Dir
+	Header string // first line of the file, which is equal in all shards of an output
 	path   string
 	file   *os.File
 	from   *bufio.Reader
 	hash   hash.Hash
-	left   int64 // number of bytes that are not read yet
+	left   int64 // size of the file in bytes, which bounds the lengths in it
 	values matrix
 }
 
@@ -157,7 +157,7 @@ func (s *Shard) readHeader() error {
 	return nil
 }
 
-// Next returns the next row, which is valid until the next call, or io.EOF after the last.
+// Next returns the next row, which is valid until the next call, or io.EOF after the last row.
 func (s *Shard) Next() (*Row, error) {
 	r, err := s.next()
 	if err != nil && err != io.EOF {
@@ -200,7 +200,7 @@ func (s *Shard) next() (*Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.values.values = nil // the row keeps the values of the column before
+		s.values.values = nil // the row keeps the slice with the values of the previous column
 		values, err := s.values.next(n / s.Spec.Dim)
 		if err != nil {
 			return nil, err
@@ -241,7 +241,7 @@ func (s *Shard) letters(r *Row, residues int) error {
 	return nil
 }
 
-// SHA256 returns the digest of the file, in hexadecimal, after Next has returned io.EOF.
+// SHA256 returns the digest of the file in hexadecimal. Next must have returned io.EOF before.
 func (s *Shard) SHA256() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
 // Close closes the file.

@@ -58,8 +58,8 @@ func readShard(s *Shard) (rows []Row, err error) {
 	}
 }
 
-// TestColumnsOfShards checks that a shard may have every list of columns that an undivided output may have, and no
-// other, although all its columns are in one file.
+// TestColumnsOfShards checks that the limit on the number of columns is the same for a shard as for a whole output,
+// although a shard has all its columns in one file.
 func TestColumnsOfShards(t *testing.T) {
 	for _, columns := range [][]Column{
 		columnsOf(makeLayers(maxParquetColumns), Mean, Tokens, Residues), columnsOf(makeLayers(maxParquetColumns+1), Mean)} {
@@ -73,8 +73,8 @@ func TestColumnsOfShards(t *testing.T) {
 	}
 }
 
-// TestShardHoldsTheRows checks that a shard returns the rows and the Spec with which it was written, and that a shard
-// that was cut after any number of bytes is an error.
+// TestShardHoldsTheRows checks that a shard returns the rows and the Spec with which it was written, and that reading a
+// shard that was cut after any number of bytes is an error.
 func TestShardHoldsTheRows(t *testing.T) {
 	path := writeTestShard(t)
 	s, err := OpenShard(path)
@@ -119,8 +119,8 @@ func TestShardHoldsTheRows(t *testing.T) {
 	}
 }
 
-// FuzzShard reads files that are no shards, or damaged shards. It must not panic, and not return more values than the
-// file has bytes for.
+// FuzzShard reads files that are no shards, or damaged shards. Reading must not panic, and not return more values than
+// the file has bytes for.
 func FuzzShard(f *testing.F) {
 	content, err := os.ReadFile(writeTestShard(f))
 	if err != nil {

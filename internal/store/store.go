@@ -1,5 +1,5 @@
 // Package store writes the results of a run: one output per input file and model, in one of several formats, and the
-// manifest that describes the outputs. Every output is streamed to a temporary file in its own folder, synced and
+// manifest that describes the outputs. Every output is streamed to a temporary file in the output folder, synced and
 // renamed, so that a file with a final name is always complete.
 //
 // The package does not depend on models, devices or sequence files. It receives ids, counts and vectors, and escapes
@@ -25,8 +25,7 @@ type layout struct {
 	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
 	// input and of the model, escaped.
 	names func(s *Spec, stem string) []string
-	// check returns an error if the format does not support such an output. A format that supports every output has no
-	// check (nil).
+	// check returns an error if the format does not support the output. It is nil for a format that supports every output.
 	check func(s *Spec) error
 	// open creates the files of an output and returns the encoder that writes rows to them.
 	open func(s *Spec, files *fileSet) (encoder, error)
@@ -45,7 +44,7 @@ func layouts() []layout {
 	}
 }
 
-// oneFile returns the name of the file of a format whose extension is its name.
+// oneFile returns the name of the single file of an output. The extension is the name of the format.
 func oneFile(s *Spec, stem string) []string { return []string{stem + "." + string(s.Format)} }
 
 func (f Format) layout() (layout, error) {
@@ -96,53 +95,54 @@ func (k Kind) String() string {
 
 // Spec describes one output: the results of one model on one input file.
 type Spec struct {
-	Dir     string            // path of the output folder, which must exist, not escaped
-	Base    string            // name of the input without folder and extensions; escaped by EscapeName
-	Model   string            // label of the model in file names, escaped likewise; for VirNucPro its own name of the model
+	Dir     string            // path of the output folder, which must exist
+	Base    string            // name of the input without folder and extensions; Paths escapes it
+	Model   string            // label of the model in file names; Paths escapes it
 	Kind    Kind              // kind of the input sequences
 	Format  Format            // one of Formats
 	Dim     int               // number of values per embedding
-	Columns []Column          // the embeddings of a record
+	Columns []Column          // the embeddings of each record
 	DType   DType             // type of the values; FP32 if it is empty
-	Windows bool              // one row per window of a record, see Row.Start
-	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet, safetensors and h5
+	Windows bool              // a row is a window (a part) of a record, see Row.Start
+	Meta    map[string]string // metadata of parquet, safetensors and h5 files: model, revision, dtype, …
 	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
 	Compress bool
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
-	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8. All eight shards together are later
-	// joined to one output of Format. A shard is one file, from which OpenShard returns the rows as they were written.
+	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8: one file with the results of a part of
+	// the input. OpenShard reads the rows as they were written. The shards 1-of-8 to 8-of-8 are later joined to one output
+	// of Format.
 	Shard string
 
-	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
+	// IDsOnly makes Parquet write only the id and the embeddings of a record, and none of its other fields.
 	IDsOnly bool
 
-	stem  string // name of the output without extensions; if empty, it is made of Base and Model
-	table string // follows the model in file names, if the output has several tables (see tables)
+	stem  string // name of the output without extensions; if empty, Paths makes it from Base and Model
+	table string // follows the model in file names if the output has several tables, such as .tokens
 }
 
-// Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain it after
-// Write.
+// Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain a Row
+// after Write.
 type Row struct {
 	ID, Description string
-	Index           int64 // position of the record in its input; kept in a shard alone
-	Length          int   // number of letters used
+	Index           int64 // position of the record in its input; only shards have it
+	Length          int   // number of letters that were embedded
 	Tokens          int   // number of tokens, including special tokens
-	Truncated       bool  // whether the record had more letters than were used
+	Truncated       bool  // whether the record has more letters than were embedded
 	RecordLength    int   // number of letters of the whole record
-	// Start and End are the first and the last letter of a window in its record, counting from 1, if Spec.Windows is set.
-	// Parquet has columns for them; elsewhere the id becomes ID:START-END, as samtools writes a region.
+	// Start and End are the first and the last letter of a window in its record, counted from 1, if Spec.Windows is set.
+	// Parquet has columns for them. In other formats the id becomes ID:START-END, as samtools writes a region.
 	Start, End int
-	// Residues has the letters of each row of the columns with the pooling Residues, in the order of the rows. Windows
-	// that overlap have letters in common.
+	// Residues has the letters of each row of the columns with the pooling Residues, in the order of the rows. If a record
+	// was embedded in windows that overlap, several rows may have the same letters.
 	Residues []Letters
-	// Embeddings has one slice per entry of Spec.Columns: Dim values, or for Residues len(Residues)×Dim and for Tokens
-	// Tokens×Dim values, row by row.
+	// Embeddings has one slice per entry of Spec.Columns, with rows of Spec.Dim values one after the other: len(Residues)
+	// rows for the pooling Residues, Row.Tokens rows for the pooling Tokens, and one row for any other pooling.
 	Embeddings [][]float32
 }
 
-// Region returns the id of a window in formats without columns for windows.
+// Region returns ID:START-END, the id of a window in formats without columns for windows.
 func (r *Row) Region() string { return fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End) }
 
 // File describes a finished output file.
@@ -159,7 +159,7 @@ type Writer interface {
 	// and the writer can be used further. After any other error the temporary files are removed, and every later call
 	// except Abort returns the same error.
 	Write(Row) error
-	// Commit completes the output, syncs it and renames it to its final paths. The files are in the order of
+	// Commit completes the output, syncs it and renames it to its final paths. It returns the files in the order of
 	// Spec.Paths.
 	Commit() ([]File, error)
 	// Abort removes all temporary files.
@@ -185,7 +185,7 @@ type recordError struct {
 }
 
 func (e *recordError) Error() string {
-	const shown = 100 // number of bytes of an id to show, which identify the record and fit on one line
+	const shown = 100 // in bytes: enough of an id to find its record, and short enough for one line
 	id := e.id
 	if len(id) > shown {
 		id = id[:shown] + "…"
@@ -200,20 +200,19 @@ func (e *recordError) Is(target error) bool { return target == ErrRecord }
 // formats' 32-bit lengths.
 const maxText = 16 << 20
 
-// maxDim bounds Spec.Dim, far above any model, so that sizes in bytes cannot overflow.
+// maxDim bounds Spec.Dim, so that sizes in bytes cannot overflow. It is far above the dimension of any model.
 const maxDim = 1 << 20
 
-// encoder converts the rows of one table to the bytes of one format. The rows have been checked against its Spec, which
-// has the columns of the table only.
+// encoder converts the rows of one table to the bytes of one format. Spec.check has accepted the rows.
 type encoder interface {
 	// add writes one row.
 	add(r *Row) error
-	// finish writes everything that depends on the last row.
+	// finish writes everything that can be written only after the last row.
 	finish() error
 }
 
-// rowChecker is implemented by encoders that cannot write every row. The function check, which is called before the add
-// of any table, returns a *recordError for such a row.
+// rowChecker is implemented by encoders that cannot write every row. Their function check returns a *recordError for a
+// row that they cannot write. It is called before any table adds the row, so that the output stays unchanged.
 type rowChecker interface{ check(r *Row) error }
 
 // Create starts the output described by s. Until Commit, no file at s.Paths is created or changed.
@@ -259,8 +258,8 @@ func (s *Spec) validate() (layout, error) {
 	return shardLayout(), nil
 }
 
-// Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
-// Matrix and Shard alone.
+// Supported returns an error if the format cannot hold the columns of s. It uses only Format, Columns, DType and
+// Matrix.
 func (s *Spec) Supported() error {
 	l, err := s.Format.layout()
 	if err != nil || l.check == nil {
@@ -270,11 +269,11 @@ func (s *Spec) Supported() error {
 }
 
 // Paths returns the final paths of the output, the main file first. Writer.Commit renames files to these paths in
-// reverse order. So if the main file exists, all of them exist.
+// reverse order. So if the main file exists, all files of the output exist.
 func (s Spec) Paths() []string {
 	l, err := s.Format.layout()
 	if err != nil {
-		return nil // Create reports it
+		return nil // Create reports the unknown format
 	}
 	if s.Shard != "" {
 		l = shardLayout()
@@ -354,8 +353,8 @@ func (o *output) Abort() error {
 	return o.files.discard()
 }
 
-// fail aborts the output because of err and returns an error that names the output. If err is a failed write, fail
-// drops the text that a library has added to it.
+// fail aborts the output and returns an error that names it. If err wraps a fileError, fail returns the fileError,
+// without the text that a library has added to it.
 func (o *output) fail(err error) error {
 	var failed *fileError
 	if !errors.As(err, &failed) {

@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// awkwardIDs are ids that break naive quoting, escaping or path handling.
+// awkwardIDs are ids that naive quoting, escaping or handling of paths would damage.
 var awkwardIDs = []string{
 	"sp|P12345|NAME_HUMAN",
 	`quote"d`,
@@ -76,7 +76,7 @@ func makeRows(s Spec, count int) []Row {
 	return rows
 }
 
-// spec returns a Spec of the given format with a new folder and with means of the given layers.
+// spec returns a Spec of the given format with a new folder. Its columns are the means of the given layers.
 func spec(t testing.TB, format Format, layers ...int) Spec {
 	dir := filepath.Join(t.TempDir(), "folder")
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -136,7 +136,7 @@ func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	}
 	scratch := make([][]float32, len(s.Columns))
 	for _, r := range rows {
-		// All rows use the same memory, so the test notices if the writer retains it.
+		// The embeddings of all rows are in the same memory, so a test fails if the writer retains a slice.
 		kept := r.Embeddings
 		r.Embeddings = make([][]float32, len(kept))
 		for l, e := range kept {
@@ -275,8 +275,8 @@ func TestCommitReportsWhatIsOnDisk(t *testing.T) {
 	}
 }
 
-// TestOutputIsDeterministic checks that two runs over the same records write the same bytes. Resuming a run relies on
-// this.
+// TestOutputIsDeterministic checks that writing the same records twice gives the same bytes. A run that continues an
+// interrupted one relies on equal bytes.
 func TestOutputIsDeterministic(t *testing.T) {
 	for name, s := range everySpec(t) {
 		first := writeAll(t, s, makeRows(s, 40))
@@ -286,8 +286,8 @@ func TestOutputIsDeterministic(t *testing.T) {
 	}
 }
 
-// describe returns the size and the digest of an output. Those of a folder are the size of its files, and the digest of
-// the text that sha256sum prints for them.
+// describe returns the size and the digest of an output. For a folder it returns the total size of its files, and the
+// digest of the text that sha256sum prints for them.
 func describe(t *testing.T, path string) (size int64, digest string) {
 	t.Helper()
 	text := ""
@@ -523,7 +523,7 @@ func BenchmarkWrite(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					// This leaves out the sync of Commit, which would measure the disk.
+					// finish, unlike Commit, does not sync the files, which would measure the disk.
 					if err := w.(*output).tables[0].enc.finish(); err != nil {
 						b.Fatal(err)
 					}

@@ -10,7 +10,7 @@ import (
 type Survey struct {
 	Records int64
 	Columns []ColumnSurvey
-	// RepeatedIDs is the number of records whose id an earlier record has. 64-bit hashes are compared.
+	// RepeatedIDs is the number of records whose id an earlier record has. Ids are compared by their 64-bit hashes.
 	RepeatedIDs int64
 	// Counted is the number of records, from the first on, whose ids were compared for repetitions.
 	Counted int64
@@ -18,7 +18,7 @@ type Survey struct {
 
 // ColumnSurvey describes the values of a column. A row is a vector of a record, residue or token.
 type ColumnSurvey struct {
-	Rows      int64  // number of rows, of Dim values each
+	Rows      int64  // number of rows, of Table.Dim values each
 	NaN       int64  // number of values that are NaN
 	Infinite  int64  // number of values that are infinite
 	Zero      int64  // number of rows of zeros
@@ -29,8 +29,8 @@ type ColumnSurvey struct {
 	FirstSame string // id of the first record with a constant row
 }
 
-// maxCounted is the maximum number of ids, and of rows of a column, that are compared for repetitions. They take 8
-// bytes each in memory.
+// maxCounted is the maximum number of ids, and of rows of a column, that are compared for repetitions. Each takes 8
+// bytes of memory.
 const maxCounted = 32 << 20
 
 // hashes counts the repetitions among texts by their 64-bit hashes.
@@ -56,8 +56,8 @@ func (h *hashes) repeated() (n int64) {
 	return n
 }
 
-// Survey reads the whole table and describes its ids and values. It takes 8 bytes of memory for each id and row, up to
-// maxCounted of them.
+// Survey reads the whole table and describes its ids and values. It takes 8 bytes of memory for each id and each row of
+// a column, up to maxCounted of each.
 func (t *Table) Survey() (Survey, error) {
 	s := Survey{Columns: make([]ColumnSurvey, len(t.Columns))}
 	ids := hashes{seed: maphash.MakeSeed()}
@@ -87,7 +87,7 @@ func (t *Table) Survey() (Survey, error) {
 	return s, err
 }
 
-// add counts a row.
+// add counts a row of the record with the given id.
 func (c *ColumnSurvey) add(id string, row []float32) {
 	c.Rows++
 	same, finite := true, true

@@ -9,7 +9,7 @@ import (
 func TestSurvey(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
 	rows := []Row{
-		{ID: "a", Embeddings: [][]float32{{1, 2, 3, 4}}}, // two rows, as of two tokens
+		{ID: "a", Embeddings: [][]float32{{1, 2, 3, 4}}}, // two rows of two values, as of two tokens
 		{ID: "b", Embeddings: [][]float32{{nan, nan, inf, 1}}},
 		{ID: "c", Embeddings: [][]float32{{0, float32(math.Copysign(0, -1)), 5, 5}}},
 		{ID: "a", Embeddings: [][]float32{{5, 5, 1, 2}}},

@@ -17,7 +17,7 @@ func oneFilePerColumn(s *Spec, stem string) (names []string) {
 	return names
 }
 
-// Names of the columns of a TSV file that come before the values.
+// Names of the fields of a TSV file that come before the values.
 const (
 	tsvID       = "id"
 	tsvPosition = "position"
@@ -25,9 +25,10 @@ const (
 	tsvEnd      = "end"
 )
 
-// tsvEncoder writes a file per column. The first line has the names of the columns; the values are numbered from 0. A
-// residue has its first and last letter after the id, a token its position, from 0. A value is the shortest decimal
-// number that reads back to the same float32. In an id control characters are %XX, so that it has no tab.
+// tsvEncoder writes a file for each Column of the Spec. The first line has the names of the fields; the names of the
+// values are numbers from 0 on. In the line of a residue, its first and last letter follow the id. In the line of a
+// token, its position, counted from 0, follows the id. A value is the shortest decimal number that reads back as the
+// same float32. Control characters in an id become %XX, so that no id contains a tab.
 type tsvEncoder struct {
 	spec  *Spec
 	files []*atomicFile

@@ -15,8 +15,8 @@ const VirNucPro Format = "virnucpro"
 //	{'nucleotide': [id, …], 'data': [{'label': id, 'mean_representation': [float, …]}, …]}   DNA
 //	{'proteins': [id, …], 'data': [float32 tensor [dim], …]}                                 protein
 
-// torchRoot is the folder that all entries in the zip archive of a PyTorch file have in their names. PyTorch accepts
-// any name.
+// torchRoot is the folder with which the names of all entries in the zip archive of a PyTorch file begin. PyTorch
+// accepts any folder.
 const torchRoot = "archive/"
 
 // torchAlign is the alignment in bytes that PyTorch requires of storages, the zip entries with the values of tensors.
@@ -45,7 +45,7 @@ func checkVirNucPro(s *Spec) error {
 type virNucProEncoder struct {
 	kind      Kind
 	archive   *zipArchive
-	ids, data *atomicFile // pickle code that appends one item per record to the list on top of the stack
+	ids, data *atomicFile // pickle code: appends an item per record to the list on top of the unpickler's stack
 	rows      int
 	pickle    pickle
 	bytes     []byte // buffer for one tensor
@@ -127,7 +127,7 @@ func (e *virNucProEncoder) finish() error {
 	return closeTorch(e.archive)
 }
 
-// closeTorch completes a PyTorch file: two small entries describe the format of the others.
+// closeTorch completes a PyTorch file: it adds two small entries, which describe the format of the other entries.
 func closeTorch(a *zipArchive) error {
 	if err := a.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
 		return err
@@ -149,8 +149,8 @@ const (
 	memoOrderedDict
 )
 
-// constant pushes a value that all records share onto the unpickler's stack. If known is not set, build pushes the
-// value, and constant stores it in the memo. If known is set, the value comes from the memo.
+// constant pushes a value that all records share onto the unpickler's stack. If known is set, constant takes the value
+// from the unpickler's memo. If known is not set, build pushes the value, and constant stores it in the memo.
 func (p *pickle) constant(memo byte, known bool, build func()) {
 	if known {
 		p.get(memo)

@@ -11,7 +11,7 @@ import (
 	"seqembed/weights"
 )
 
-// loadTorch reads a PyTorch file with package weights, which has this project's reader of such files.
+// loadTorch reads a PyTorch file with package weights, which has the reader of PyTorch files for this program.
 func loadTorch(t *testing.T, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// zipArchive writes a zip file whose entries are not compressed. NumPy and PyTorch can then map or copy them directly,
-// and embeddings would hardly become smaller.
+// zipArchive writes a zip file whose entries are not compressed. NumPy and PyTorch can map or copy such entries
+// directly, and embeddings would hardly become smaller.
 type zipArchive struct {
 	file countingWriter
 	zip  *zip.Writer

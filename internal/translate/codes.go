@@ -1,8 +1,9 @@
 package translate
 
-// codes lists NCBI's genetic codes (https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi). The amino acids and the
-// marks of start codons, M, are in NCBI's order: the first, second and third letter of a codon run through TCAG, the
-// third fastest. Codons of the codes 27, 28 and 31 that are stops only at the end of a gene have their amino acid here.
+// codes lists NCBI's genetic codes (https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi). amino and starts have
+// one letter for each of the 64 codons, in NCBI's order: each of the three letters of a codon runs through T, C, A, G,
+// and the third changes fastest. In starts, M marks a start codon. In the codes 27, 28 and 31 some codons are stops
+// only at the end of a gene; here they have their amino acid.
 var codes = [...]struct {
 	number              int
 	name, amino, starts string

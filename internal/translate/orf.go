@@ -2,21 +2,21 @@ package translate
 
 import "bytes"
 
-// ORF is an open reading frame: codons of one frame without a stop between them.
+// ORF is an open reading frame: consecutive codons of one frame, none of which is a stop codon.
 type ORF struct {
-	Start, End int    // its first and last letter in the sequence, counting from 1; a stop codon is not included
-	Frame      string // see Frame
+	Start, End int    // 1-based positions of its first and last letter in the sequence, Start < End on both strands
+	Frame      string // name of its frame, as in Frame.Name
 	Protein    []byte
 }
 
-// ORFs returns the open reading frames of a sequence that have at least the number of amino acids that the argument
-// least gives. They are in the order of the frames F1, F2, F3, R1, R2 and R3, and of their place on the strand. An open
-// reading frame extends to a stop codon or to the end of the sequence. It begins after the previous stop codon or at
-// the beginning of the sequence. With fromStart it begins with the first start codon after that, which becomes
-// methionine.
+// ORFs returns the open reading frames of a sequence that have at least as many amino acids as the argument least. They
+// are in the order of the frames F1, F2, F3, R1, R2, R3 and, within a frame, of their position on the strand. An open
+// reading frame extends from the start of the frame, or from the end of a stop codon, to the next stop codon or the end
+// of the frame. If fromStart is true, it begins at the first start codon in this range instead, whose amino acid
+// becomes methionine; a range without a start codon has no open reading frame.
 func (c *Code) ORFs(seq []byte, least int, fromStart bool) (list []ORF) {
 	for _, f := range c.SixFrames(seq) {
-		codon := 0 // number of codons of the frame before the stretch
+		codon := 0 // index in the frame of the first codon of stretch
 		for stretch := range bytes.SplitSeq(f.Protein, []byte{Stop}) {
 			from, to := codon, codon+len(stretch)
 			codon = to + 1

@@ -1,7 +1,8 @@
 // Package translate turns DNA into the proteins that it may code for: in six frames, in open reading frames, or in the
-// way of the program VirNucPro, which first divides sequences into chunks.
+// same way as the program VirNucPro, which first divides sequences into chunks.
 //
-// Sequences consist of the upper-case IUPAC codes of DNA. The package must not know models, files or flags.
+// Sequences consist of the upper-case IUPAC codes of DNA. The package must not depend on models, files or the flags of
+// the command line.
 package translate
 
 import (
@@ -20,9 +21,10 @@ const (
 type Code struct {
 	Number int
 	Name   string
-	// amino contains the amino acid of each codon, and starts whether it is a start codon. Both are indexed by
-	// codonIndex. A codon with ambiguous letters stands for several codons of A, C, G and T. Its amino acid is theirs
-	// if all have the same, and otherwise Unknown. It is a start codon if all of them are.
+	// amino contains the amino acid of each codon, and starts tells whether the codon is a start codon. Both are
+	// indexed by codonIndex. A codon with ambiguous letters stands for several codons of A, C, G and T. If all of these
+	// have the same amino acid, the ambiguous codon has it, too; if not, it has Unknown. The ambiguous codon is a start
+	// codon if all codons that it stands for are start codons.
 	amino  [16 * 16 * 16]byte
 	starts [16 * 16 * 16]bool
 }
@@ -61,8 +63,8 @@ func newCode(number int, name, amino, starts string) *Code {
 	return c
 }
 
-// bases maps each letter to a set of the bases T, C, A and G, as the bits 1, 2, 4 and 8. The set of a letter that is no
-// IUPAC code is empty.
+// bases maps each letter to the set of bases that it stands for, as a sum of 1 for T, 2 for C, 4 for A and 8 for G. A
+// letter that is not an IUPAC code has the empty set, 0.
 var bases = func() (t [256]uint8) {
 	for letter, set := range map[byte]string{'T': "T", 'C': "C", 'A': "A", 'G': "G", 'R': "AG", 'Y': "CT", 'S': "CG",
 		'W': "AT", 'K': "GT", 'M': "AC", 'B': "CGT", 'D': "AGT", 'H': "ACT", 'V': "ACG", 'N': "ACGT"} {
@@ -73,13 +75,13 @@ var bases = func() (t [256]uint8) {
 	return t
 }()
 
-// codonIndex returns the index of the codon at the beginning of seq in the tables of a Code.
+// codonIndex returns the index, in the tables amino and starts of a Code, of the first three letters of seq.
 func codonIndex(seq []byte) int {
 	return int(bases[seq[0]])<<8 | int(bases[seq[1]])<<4 | int(bases[seq[2]])
 }
 
-// Translate returns the protein of the codons of seq, from its first letter on. One or two letters at the end that are
-// no codon are left out.
+// Translate returns the amino acids of the codons of seq, of which the first begins with the first letter. One or two
+// letters that remain at the end are ignored.
 func (c *Code) Translate(seq []byte) []byte {
 	protein := make([]byte, 0, len(seq)/3)
 	for ; len(seq) >= 3; seq = seq[3:] {
@@ -91,8 +93,8 @@ func (c *Code) Translate(seq []byte) []byte {
 // complements maps each IUPAC code to the code of the complementary bases, and every other byte to itself.
 var complements = pairs("ATCGRYMKBVDH", "TAGCYRKMVBHD")
 
-// pairs returns a table that maps each letter of from to the letter at the same place of to, and every other letter to
-// itself.
+// pairs returns a table that maps each letter of from to the letter with the same index in to, and every other letter
+// to itself.
 func pairs(from, to string) (t [256]byte) {
 	for i := range t {
 		t[i] = byte(i)
@@ -103,7 +105,7 @@ func pairs(from, to string) (t [256]byte) {
 	return t
 }
 
-// ReverseComplement returns the reverse complement of a sequence, which is the other strand.
+// ReverseComplement returns the reverse complement of a sequence, which is the other strand of the DNA.
 func ReverseComplement(seq []byte) []byte { return reverse(seq, &complements) }
 
 func reverse(seq []byte, complement *[256]byte) []byte {
@@ -116,12 +118,13 @@ func reverse(seq []byte, complement *[256]byte) []byte {
 
 // Frame is a sequence read in one of its six frames.
 type Frame struct {
-	Name    string // F1, F2 and F3 begin at the first, second and third letter, R1, R2 and R3 at those of the other strand
-	DNA     []byte // letters of the frame, from its first letter on, read along its strand
-	Protein []byte // with Stop for each stop codon
+	Name    string // F1, F2, F3 begin at letter 1, 2, 3 of the sequence, R1, R2, R3 at those of the other strand
+	DNA     []byte // letters of the frame; for R1, R2 and R3 those of the other strand
+	Protein []byte // amino acids of the codons of DNA; Stop for a stop codon
 }
 
-// SixFrames returns the frames F1, F2, F3, R1, R2 and R3 of a sequence. Frames of less than a codon are left out.
+// SixFrames returns the frames F1, F2, F3, R1, R2 and R3 of a sequence. A frame of fewer than three letters is left
+// out.
 func (c *Code) SixFrames(seq []byte) []Frame {
 	frames := sixFrames(seq, ReverseComplement(seq))
 	for i := range frames {
@@ -132,8 +135,8 @@ func (c *Code) SixFrames(seq []byte) []Frame {
 	return slices.DeleteFunc(frames, func(f Frame) bool { return len(f.Protein) == 0 })
 }
 
-// sixFrames returns the frames of a sequence and of the other strand, each up to the end of the strand and without its
-// protein.
+// sixFrames returns the frames of a sequence and of its other strand. Each frame extends to the end of its strand, and
+// its Protein is nil.
 func sixFrames(seq, other []byte) (frames []Frame) {
 	for i, strand := range [][]byte{seq, other} {
 		for offset := range 3 {

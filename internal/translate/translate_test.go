@@ -49,7 +49,8 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// TestAmbiguousCodons checks codons with IUPAC codes against the plain codons that they stand for.
+// TestAmbiguousCodons checks codons with ambiguous IUPAC codes: they must have the amino acid, and be start codons, of
+// the plain codons that they stand for. It also checks the complement of each IUPAC code.
 func TestAmbiguousCodons(t *testing.T) {
 	c, err := ByNumber(11)
 	if err != nil {
@@ -89,9 +90,9 @@ func TestSixFrames(t *testing.T) {
 	}
 }
 
-// TestORFs checks that each open reading frame that ORFs returns for a sequence is one: its letters code for its
-// protein, which has no stop, and with fromStart it begins with a start codon. Two frames that are known must be among
-// them.
+// TestORFs checks each open reading frame that ORFs returns for a sequence. The letters from Start to End must code for
+// Protein, which must not contain a stop codon. With fromStart, the first codon must be a start codon. Two known open
+// reading frames must be among the results.
 func TestORFs(t *testing.T) {
 	c, err := ByNumber(11)
 	if err != nil {
@@ -124,7 +125,7 @@ func TestORFs(t *testing.T) {
 	for _, o := range c.ORFs(seq, 3, true) {
 		found = append(found, fmt.Sprintf("%s %d-%d %s", o.Frame, o.Start, o.End, o.Protein))
 	}
-	for _, want := range []string{"F3 3-11 MKL", "F3 15-23 MPF"} { // ATG AAA TTG, then TAA; GTG CCC TTT, then TAG
+	for _, want := range []string{"F3 3-11 MKL", "F3 15-23 MPF"} { // ATG AAA TTG before TAA; GTG CCC TTT before TAG
 		if !slices.Contains(found, want) {
 			t.Errorf("%q, want %q among them", found, want)
 		}
@@ -134,9 +135,9 @@ func TestORFs(t *testing.T) {
 	}
 }
 
-// TestChunks compares chunks with those of split_fasta_chunk in VirNucPro's units.py (broadinstitute/virnucpro-broad,
-// commit a8d3e4b), as start+length, and with the SHA-256 of its chunks of 300 and of 500 letters for all lengths from 1
-// to 6,000.
+// TestChunks compares Chunks with the function split_fasta_chunk in VirNucPro's units.py
+// (broadinstitute/virnucpro-broad, commit a8d3e4b). The expected chunks of some lengths are written as start+length.
+// For chunks of 300 and of 500 letters and all lengths from 1 to 6,000, the test compares one SHA-256 of all chunks.
 func TestChunks(t *testing.T) {
 	text := func(n, size int) string {
 		var parts []string
@@ -177,7 +178,8 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// TestVirNucPro compares frames, as name:DNA:protein, with those of identify_seq in VirNucPro's units.py.
+// TestVirNucPro compares the frames that the function VirNucPro returns with those of identify_seq in VirNucPro's
+// units.py. Expected frames are written as name:DNA:protein.
 func TestVirNucPro(t *testing.T) {
 	for seq, want := range map[string]string{
 		"":                     "",
@@ -200,8 +202,9 @@ func TestVirNucPro(t *testing.T) {
 	}
 }
 
-// TestVirNucProPublished checks the frames of two sequences of 500 letters against those that VirNucPro's authors have
-// published. The sequences themselves are not published, and are put together from their frames R1 and R3.
+// TestVirNucProPublished compares the frames of two sequences of 500 letters with the frames that VirNucPro's authors
+// have published. The authors have not published the sequences; the test puts them together from the published frames
+// R1 and R3.
 func TestVirNucProPublished(t *testing.T) {
 	folder := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro")
 	if _, err := os.Stat(folder); err != nil {
@@ -226,7 +229,7 @@ func TestVirNucProPublished(t *testing.T) {
 	}
 }
 
-// published reads a published FASTA file with one line for each sequence.
+// published reads a FASTA file in which each sequence has one line. It returns the sequences by header.
 func published(t *testing.T, folder, name string) map[string]string {
 	t.Helper()
 	f, err := os.Open(filepath.Join(folder, name))

@@ -2,15 +2,14 @@ package translate
 
 import "bytes"
 
-// Chunk is the part [From, To) of a sequence.
+// Chunk is the part of a sequence that begins at index From and ends before index To.
 type Chunk struct{ From, To int }
 
 // Chunks divides a sequence of n letters into the fewest chunks of at most size letters, as VirNucPro does
-// (split_fasta_chunk of its units.py). All chunks have size letters, except that the last one, or the only one, may be
-// shorter. Let missing be the number of letters that would fill the last chunk if the chunks did not overlap. Each
-// chunk overlaps the next one by missing/count letters, rounded down, where count is the number of chunks. If these
-// overlaps are less than missing in total, the first overlaps have one letter more, as many of them as letters are
-// left.
+// (split_fasta_chunk in its units.py). Let count be the number of chunks, and missing = count·size − n. Each chunk
+// overlaps the next one by missing/count letters, rounded down. If these overlaps together are less than missing, the
+// first of them become one letter longer, until the sum is missing or all of them are longer. Each chunk has size
+// letters, except that the last one may be shorter.
 func Chunks(n, size int) []Chunk {
 	count := (n + size - 1) / size
 	if count == 0 {
@@ -18,7 +17,7 @@ func Chunks(n, size int) []Chunk {
 	}
 	missing := count*size - n
 	shared := missing / count
-	more := missing - shared*(count-1) // number of chunks that share one letter more
+	more := missing - shared*(count-1) // number of chunks whose overlap with the next one is a letter longer
 	list := make([]Chunk, count)
 	from := 0
 	for i := range list {
@@ -30,11 +29,11 @@ func Chunks(n, size int) []Chunk {
 	return list
 }
 
-// plainAmino contains, for the standard genetic code, the amino acid of each codon of the letters A, C, G and T, and 0
-// for codons with other letters. It is indexed by codonIndex.
+// plainAmino contains the amino acid of each codon of the letters A, C, G and T in the standard genetic code, and 0 for
+// codons with other letters. It is indexed by codonIndex.
 var plainAmino = func() (t [16 * 16 * 16]byte) {
 	const letters = "ACGT"
-	standard, _ := ByNumber(1) // number 1, the standard code, exists
+	standard, _ := ByNumber(1) // cannot fail: number 1, the standard code, exists
 	for i := range 64 {
 		codon := codonIndex([]byte{letters[i>>4], letters[i>>2&3], letters[i&3]})
 		t[codon] = standard.amino[codon]
@@ -44,11 +43,11 @@ var plainAmino = func() (t [16 * 16 * 16]byte) {
 
 var plainComplements = pairs("ATCG", "TAGC")
 
-// VirNucPro returns those of a sequence's six frames that VirNucPro embeds (identify_seq of its units.py): frames of
-// the standard genetic code without a stop and with at least one amino acid. It differs from SixFrames in the cases in
-// which VirNucPro does: a codon with another letter than A, C, G and T has no amino acid, such letters are their own
-// complement, and the DNA of a frame has three letters for each amino acid and one letter more, unless the sequence
-// ends before.
+// VirNucPro returns the frames of a sequence that the program VirNucPro embeds (identify_seq in its units.py): frames
+// that have at least one amino acid and no stop codon in the standard genetic code. It copies three properties of the
+// program that SixFrames does not have. A codon with a letter other than A, C, G and T has no amino acid. Such a letter
+// is its own complement. The DNA of a frame has three letters for each amino acid and, if the sequence has one, one
+// more letter.
 func VirNucPro(seq []byte) (kept []Frame) {
 	for _, f := range sixFrames(seq, reverse(seq, &plainComplements)) {
 		f.Protein = make([]byte, 0, len(f.DNA)/3)

@@ -9,20 +9,20 @@ import (
 	"seqembed/kernels"
 )
 
-// blockQueries is the largest number of query rows whose scores one task computes at a time. With 1,000 keys these
-// scores take 192 KB.
+// blockQueries is the largest number of query rows whose scores one task computes at a time. It is so small that the
+// scores stay in the second-level cache: with 1,000 keys they take 192 KB.
 const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
 	stale   bool           // whether queries still describes the previous batch
 	queries []queryBlock   // the batch, divided into blocks of query rows
-	keys    []panels       // [sequences · heads], the matrix Kᵀ: cols = keys, inner = words of a head
-	values  []panels       // [sequences · heads], the matrix V: cols = head size, inner = words of all keys
+	keys    []panels       // [sequences · heads]: Kᵀ of each head, with one column for each key
+	values  []panels       // [sequences · heads]: V of each head, with one column for each column of the head
 	memory  []float32      // holds the panels of keys and values
-	angles  []*rotaryTable // one for each set of frequencies
+	angles  []*rotaryTable // one for each set of rotary frequencies
 	shapes  []attentionShape
-	words   func(n int) int // the number of words that hold n values of an operand
+	words   func(n int) int // returns how many words hold n operand values; a word is a float32 or two bfloat16 values
 }
 
 // attentionShape is the number of heads of an Attention in the program, and the number of columns of a head.
@@ -42,8 +42,8 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 }
 
 // reserve grows the workspace of attention to the size that batch b needs. The error wraps kernels.ErrOutOfMemory if
-// too little memory is free. Without this check, a system that overcommits memory would kill the process when it uses
-// the pages.
+// too little memory is free. Without this check, a system that overcommits memory would grant the memory and kill the
+// process later.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
 	for _, shape := range a.shapes {

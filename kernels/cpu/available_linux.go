@@ -19,9 +19,9 @@ type memoryLimits struct {
 }
 
 // Available returns the number of bytes that can be used without swapping, and the name of the limit that determines
-// it. The limits are the free memory, those of the control groups of the process, and the address space. If a process
-// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. Available returns MaxInt64 if
-// the system does not show its limits.
+// it. The limits are the free memory of the machine, the limits of the process's control groups, and the limit of its
+// address space. If a process exceeds such a limit, the system kills it without a message, or Go's runtime ends it.
+// Available returns MaxInt64 if the system does not show its limits.
 func Available() (bytes int64, by string) {
 	l := memoryLimits{"/", math.MaxInt64, "all memory"}
 	l.machine()
@@ -37,7 +37,7 @@ func (l *memoryLimits) add(left int64, by string) {
 	}
 }
 
-// machine adds the free memory of the machine.
+// machine takes the free memory of the machine into account.
 func (l *memoryLimits) machine() {
 	if kb, ok := l.field("proc/meminfo", "MemAvailable:"); ok {
 		l.add(kb*1024, "the free memory of the machine")
@@ -48,7 +48,7 @@ func (l *memoryLimits) machine() {
 type controlGroup struct {
 	mounts           []string
 	limit, used      string
-	inactive, active string // in memory.stat: page cache, which the system drops when memory runs short
+	inactive, active string // names in memory.stat of page cache, which the system drops when memory runs short
 }
 
 var (
@@ -59,10 +59,10 @@ var (
 )
 
 // controlGroups takes into account the memory limit of the control group that the process is in, and the limits of all
-// groups above it, because all of these apply at once. In a container, the path of the group may name groups that are
-// not mounted; controlGroups skips those groups.
+// groups above it, because all these limits apply at once. In a container, the path of the group may name groups that
+// are not mounted; controlGroups skips those groups.
 func (l *memoryLimits) controlGroups() {
-	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // empty where there are no control groups
+	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // if there are no control groups, list is empty
 	for entry := range strings.Lines(string(list)) {
 		parts := strings.SplitN(strings.TrimSpace(entry), ":", 3)
 		if len(parts) < 3 {
@@ -85,7 +85,7 @@ func (l *memoryLimits) controlGroups() {
 	}
 }
 
-// controlGroup adds the limit of one group, if it has one.
+// controlGroup takes the limit of one group into account, if the group has a limit.
 func (l *memoryLimits) controlGroup(v controlGroup, group string) {
 	limit, limited := l.field(path.Join(group, v.limit), "") // "max" means no limit
 	used, known := l.field(path.Join(group, v.used), "")
@@ -101,7 +101,8 @@ func (l *memoryLimits) controlGroup(v controlGroup, group string) {
 // already reserved.
 const runtimeShare = 256 << 20
 
-// addressSpace adds the rest of the address space (ulimit -v). Memory counts there even if it is reserved and not used.
+// addressSpace takes the limit of the address space (ulimit -v) into account. Reserved memory counts, even if it is not
+// used.
 func (l *memoryLimits) addressSpace() {
 	var limit unix.Rlimit
 	pages, ok := l.field("proc/self/statm", "")

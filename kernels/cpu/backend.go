@@ -12,9 +12,10 @@
 // value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
 // float32.
 //
-// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON. Those for pairs of
-// bfloat16 exist for AVX512_BF16 and, on arm64, for BFMMLA. The programs in _gen and _gen/neon generate them. A new
-// backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
+// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON. Inner loops for
+// pairs of bfloat16 exist in assembly for AVX512_BF16 and, on arm64, for BFMMLA. The programs in _gen and _gen/neon
+// generate the assembly. A new backend chooses the best that the machine supports. The build tag noasm leaves the
+// assembly out.
 //
 // The division of a product into tasks never changes a bit of its result: each output element is summed over the inner
 // dimension in blocks of a fixed size, in order, whatever the number of rows, threads, or sequences in the batch.
@@ -39,9 +40,10 @@ type Backend struct {
 type Options struct {
 	// Threads is the number of threads; 0 means as many as GOMAXPROCS.
 	Threads int
-	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. Otherwise only the
-	// projections are stored as bfloat16, which halves their memory. They are converted to float32 a block at a time,
-	// and the arithmetic stays float32. A checkpoint that is in bfloat16 then gives the same bits as without BF16.
+	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. If HasBF16 returns
+	// false, only the projections are stored as bfloat16, which halves their memory. The projections are converted to
+	// float32 a block at a time, and the arithmetic stays float32. In that case a checkpoint with bfloat16 weights
+	// gives the same bits as without BF16.
 	BF16 bool
 }
 
@@ -60,7 +62,8 @@ func HasBF16() bool { return best().pairs.fast }
 // New returns a float32 backend with the given number of threads.
 func New(threads int) *Backend { return Open(Options{Threads: threads}) }
 
-// Open returns a backend that uses the best instruction set of this machine. It owns Threads−1 goroutines until Close.
+// Open returns a backend that uses the best instruction set of this machine. Until Close, the backend owns one
+// goroutine less than it has threads.
 func Open(o Options) *Backend {
 	f := float32s
 	switch {
@@ -85,7 +88,7 @@ func (b *Backend) Name() string {
 	return name + [...]string{"", " bf16 weights", " bf16"}[b.format]
 }
 
-// Portable reports whether the inner loops are those in plain Go, which are many times slower than those in assembly.
+// Portable reports whether the inner loops are in plain Go, which is many times slower than assembly.
 func (b *Backend) Portable() bool { return b.variant.name == portable().name }
 
 // Threads returns the number of tasks that run at the same time.
@@ -164,7 +167,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	})
 	for _, err := range failed {
 		if err != nil {
-			return nil, err // all parts usually fail together, so the first error suffices
+			return nil, err // usually all panels fail for the same reason, so the first error suffices
 		}
 	}
 	return w, nil

@@ -62,7 +62,7 @@ func benchOp(b *testing.B, s setup, sequences, length, cols int,
 	}
 	r := compiled.(*runner)
 	r.batch = batch
-	return r.steps[len(r.steps)-2].run // the last is the output
+	return r.steps[len(r.steps)-2].run // the last step is the Output
 }
 
 func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int) kernels.Weight {
@@ -73,11 +73,11 @@ func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int)
 	return w
 }
 
-// reportRate reports the rate of an operation with the given number of FLOPs. It also reports that rate as a share of
-// the measured peak of one core, times the number of threads. It takes the best run, because other processes use the
-// machine too.
+// reportRate reports the rate of an operation with the given number of FLOPs. It also reports the rate as a share of
+// the peak rate: the measured peak rate of one core times the number of threads. It takes the best run, because other
+// processes use the machine too.
 func reportRate(b *testing.B, s setup, flops float64, run func()) {
-	run() // touches every page
+	run() // this first run is not measured, because it touches new pages of memory
 	best := time.Duration(math.MaxInt64)
 	top := peak.Rate(s.peak)
 	for b.Loop() {
@@ -137,7 +137,7 @@ func BenchmarkFused(b *testing.B) {
 	})
 }
 
-// benchProduct measures a product of m rows to n columns with its activation.
+// benchProduct measures a product [m, k]·[k, n] with a bias and an activation.
 func benchProduct(b *testing.B, s setup, then kernels.Activation, m, n, k int) {
 	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
 		run := benchOp(b, s, 1, m, k,

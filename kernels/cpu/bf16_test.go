@@ -13,7 +13,7 @@ import (
 )
 
 // TestWiden checks that the conversion of bfloat16 to float32 gives the same bits as package half, for 1 to 70 rows of
-// 16 values. Inaccessible pages before and after the values show that it accesses no other memory.
+// 16 values. Inaccessible pages before and after the values show that the conversion accesses no other memory.
 func TestWiden(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for rows := 1; rows <= 70; rows++ {
@@ -52,9 +52,9 @@ func (r roundedSource) ReadRows(dst []float32, first int) error {
 	return err
 }
 
-// TestBF16Weights checks that a Linear whose matrix is stored as bfloat16 gives the same bits as one in float32 whose
-// values were rounded to bfloat16 before loading. The cases have a single matrix, stacked parts, a residual or an
-// activation, and a last panel that is full or only partly filled.
+// TestBF16Weights checks that a Linear whose matrix is stored as bfloat16 gives the same bits as a Linear with a
+// float32 matrix whose values were rounded to bfloat16 before loading. The cases have a single matrix, stacked parts, a
+// residual or an activation, and a last panel that is full or only partly filled.
 func TestBF16Weights(t *testing.T) {
 	ops := []string{"linear", "stacked", "residual"}
 	for _, then := range kernels.Activations[1:] {
@@ -84,8 +84,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs one Linear on random rows and closes the backend. op selects the bias, activation and residual of the
-// Linear. The result has shape[0] columns, or twice as many if op is "halves".
+// projected runs one Linear on random rows and closes the backend. op selects the parts of the matrix, the activation
+// and the residual of the Linear. The result has shape[0] columns, or twice as many if op is "halves".
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()
@@ -142,8 +142,8 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	return values
 }
 
-// TestBF16WeightsInMemory checks that the matrix of a Linear takes half the bytes, that the backend's name says so, and
-// that lookup tables and vectors stay float32.
+// TestBF16WeightsInMemory checks that the matrix of a Linear takes half the bytes of float32, that the name of the
+// backend mentions bf16 weights, and that lookup tables and vectors stay float32.
 func TestBF16WeightsInMemory(t *testing.T) {
 	b := newBackend(1, best(), bf16Weights)
 	defer b.Close()

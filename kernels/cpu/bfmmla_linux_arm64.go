@@ -5,8 +5,8 @@ package cpu
 import "golang.org/x/sys/unix"
 
 // hwcap2 is the type of an entry of the auxiliary vector in which Linux describes the processor (AT_HWCAP2 in
-// include/uapi/linux/auxvec.h). hwcap2BF16 is the bit of its value for FEAT_BF16 (HWCAP2_BF16 in
-// arch/arm64/include/uapi/asm/hwcap.h).
+// include/uapi/linux/auxvec.h). hwcap2BF16 is the bit in the value of the entry that stands for FEAT_BF16 (HWCAP2_BF16
+// in arch/arm64/include/uapi/asm/hwcap.h).
 const (
 	hwcap2     = 26
 	hwcap2BF16 = 1 << 14

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// bfmmlaForm returns functions in plain Go that compute the same bits as those of pairsBFMMLA, which use the
+// bfmmlaForm returns functions in plain Go that compute the same bits as the functions of pairsBFMMLA, which use the
 // instruction BFMMLA of arm64.
 func bfmmlaForm() pairVariant {
 	return pairVariant{tile: tileQuads, arrange: interleaveForm, narrow: narrowAll, packValues: packPairs}
 }
 
 // tileQuads is a tileFunc for one panel whose words are in the order that interleaveForm makes. Like the instruction
-// BFMMLA, it adds both products of a pair before it adds them to the sum, and rounds to odd. A last pair without a
-// second is multiplied together with zeros.
+// BFMMLA, it first adds the two products of a pair to each other, then adds the result to the sum, and rounds to odd.
+// The instruction reads two pairs; if the number of pairs is odd, it reads zeros after the last pair.
 func tileQuads(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
 		row := a[r*lda:][:k]
@@ -40,8 +40,8 @@ func tileQuads(out []float32, ldout int, add []float32, ldadd int, bias []float3
 	}
 }
 
-// addDot adds the product of two pairs to a sum: the function BFDotAdd of the Arm Architecture Reference Manual, with
-// FPCR.EBF = 0. Products are exact unless they are denormal or too large.
+// addDot adds the dot product of two pairs to a sum: the function BFDotAdd of the Arm Architecture Reference Manual,
+// with FPCR.EBF = 0. Products are exact unless they are denormal or too large.
 func addDot(sum, a, b float32) float32 {
 	aLow, aHigh := unpack(a)
 	bLow, bHigh := unpack(b)
@@ -52,8 +52,8 @@ func addDot(sum, a, b float32) float32 {
 func addOdd(a, b float32) float32 {
 	x, y := float64(a), float64(b)
 	sum := x + y
-	// The rounding error of the sum (Knuth's TwoSum). If there is one, sum becomes the odd one of both neighbours of
-	// the exact result.
+	// rest is the rounding error of sum (Knuth's TwoSum). If rest is not 0, the exact result lies between two
+	// neighbouring float64 values, and sum becomes the value whose last bit is odd.
 	part := sum - x
 	rest := (x - (sum - part)) + (y - part)
 	if bits := math.Float64bits(sum); !math.IsInf(sum, 0) && rest != 0 && bits&1 == 0 {
@@ -68,7 +68,7 @@ func addOdd(a, b float32) float32 {
 }
 
 // toOdd rounds to float32: a value between two neighbours becomes the one with an odd last bit. It replaces denormal
-// results by zero, and too large ones by infinities.
+// results by zero, and too large results by infinities.
 func toOdd(x float64) float32 {
 	magnitude := math.Abs(x)
 	switch {
@@ -79,7 +79,7 @@ func toOdd(x float64) float32 {
 	case magnitude >= 0x1p128:
 		return float32(math.Inf(int(math.Copysign(1, x))))
 	}
-	const dropped = 1<<29 - 1 // 52 − 23 bits of the fraction
+	const dropped = 1<<29 - 1 // the last 52 − 23 bits of the fraction, which float32 does not have
 	bits := math.Float64bits(x)
 	inexact := bits&dropped != 0
 	rounded := math.Float32bits(float32(math.Float64frombits(bits &^ dropped)))
@@ -101,8 +101,8 @@ func interleaveForm(panel []float32) {
 	}
 }
 
-// TestRoundsToOdd checks that addOdd returns the exact sum or, if float32 cannot represent it, the neighbour of it
-// whose last bit is odd.
+// TestRoundsToOdd checks that addOdd returns the exact sum or, if float32 cannot represent it, the neighbouring float32
+// value whose last bit is odd.
 func TestRoundsToOdd(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 200_000 {
@@ -128,7 +128,7 @@ func TestRoundsToOdd(t *testing.T) {
 	}
 }
 
-// exactSum returns a + b if float64 can represent the sum, or else NaN.
+// exactSum returns a + b if float64 can represent the sum, and NaN if it cannot.
 func exactSum(a, b float32) float64 {
 	exact := new(big.Float).SetPrec(2000).Add(big.NewFloat(float64(a)), big.NewFloat(float64(b)))
 	if sum, accuracy := exact.Float64(); accuracy == big.Exact {

@@ -30,15 +30,15 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 }
 
 // TestConformance runs the conformance suite with every implementation of the kernels that this machine supports. It
-// skips the one in plain Go, which takes as long as the others together, unless the build has no other. Such a build
-// has the tag noasm (make noasm).
+// skips the implementation in plain Go, which takes as long as all others together, unless it is the only
+// implementation, as in a build with the tag noasm (make noasm).
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		if v.name == "portable" && best().name != "portable" {
 			t.Skip("this machine computes with assembly; make noasm tests the portable variant")
 		}
-		t.Parallel() // the reference uses one core
+		t.Parallel() // the reference uses one core only, so the variants run at the same time
 		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(3, v, float32s) })
 	})
 }
@@ -61,8 +61,8 @@ func TestAllocations(t *testing.T) {
 	})
 }
 
-// TestOutOfMemory checks that Compile returns an error for a program that needs more than the available memory.
-// Otherwise the system would kill the process when it uses the memory.
+// TestOutOfMemory checks that Compile returns an error for a program that needs more than the available memory. Without
+// the error, the system would kill the process when the process uses the memory.
 func TestOutOfMemory(t *testing.T) {
 	free, _ := Available()
 	if free == math.MaxInt64 {

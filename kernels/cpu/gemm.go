@@ -20,7 +20,7 @@ type product struct {
 	ldout int
 	base  int // index of the panel whose columns come first in out, bias and add
 	a     []float32
-	lda   int // in words
+	lda   int // stride of the rows of a, in words
 	b     *panels
 	bias  []float32 // may be nil
 	add   []float32 // may be nil, or out
@@ -28,8 +28,8 @@ type product struct {
 }
 
 // compute computes rows [row, row+rows) and panels [first, first+n) of a product. out must have room for all columns of
-// these panels, including the padding of the last panel. If the panels are in bfloat16, they are converted once for all
-// rows.
+// these panels, including the padding of the last panel. If the panels are stored as bfloat16, compute converts each
+// panel to float32 once, for all rows.
 func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 	v := s.variant
 	out := p.out[row*p.ldout:]
@@ -61,8 +61,8 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 
 // linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
 // applied to each block while it is in the cache. The exception is a gated product for which scratchOf asks for
-// workspace: it is first written to scratch as a whole. For all others scratch is nil. add may be out, because only one
-// task reads and writes each element.
+// workspace: it is first written to scratch as a whole. For all other products scratch is nil. add may be out, because
+// only one task reads and writes each element.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
 	apply, gate, err := s.variant.activation(o.Then)
 	switch {
@@ -130,8 +130,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns the product of the rows from row on and the n panels from first on, without Add. Its output is acc,
-// whose rows are n panels wide.
+// part returns a part of the product, without Add: the rows with index row and above, in the n panels that begin with
+// index first. The output of the part is acc, whose rows are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {
@@ -203,7 +203,7 @@ func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	last := p.b.count - 1
 	column := last * panelCols
 	partial := p.part(acc, row, last, 1)
-	partial.bias = nil // added after the last block of the inner dimension
+	partial.bias = nil // the loop below adds the bias
 	s.compute(worker, partial, 0, rows, last, 1)
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]

@@ -8,8 +8,8 @@ import (
 
 // TestGoldens checks that whole models agree with the results of their original PyTorch code, within error limits. It
 // uses every implementation of the inner loops that this machine supports, with weights in float32 and in bfloat16, and
-// with both operands in bfloat16 if there are instructions for it. In short mode it uses only the fastest
-// implementation.
+// with both operands in bfloat16 if the machine has instructions that multiply bfloat16. In short mode it uses only the
+// fastest implementation.
 func TestGoldens(t *testing.T) {
 	for _, v := range variants() {
 		if testing.Short() && v.name != best().name {
@@ -18,7 +18,9 @@ func TestGoldens(t *testing.T) {
 		for _, g := range goldentest.Goldens() {
 			longest := 0
 			if g.Model == "dnabert-s-2l" {
-				switch { // the portable variant takes 5 ms per token, and every variant as much under emulation
+				// The portable variant takes 5 ms per token. Short mode is used under emulation, where every variant is
+				// as slow.
+				switch {
 				case testing.Short():
 					longest = 20
 				case v.name == "portable":
@@ -44,8 +46,8 @@ func instructionForms() []*variant {
 }
 
 // TestGoldensOfInstructions checks on every machine that a model agrees with the results of its original PyTorch code
-// if products round like the bfloat16 instructions VDPBF16PS and BFMMLA. They are computed in plain Go, which is slow,
-// so that only short sequences are compared.
+// if products round like the bfloat16 instructions VDPBF16PS and BFMMLA. The products are computed in plain Go, which
+// is slow, so the test compares only sequences of at most 40 tokens.
 func TestGoldensOfInstructions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the portable forms are slow")
@@ -57,8 +59,8 @@ func TestGoldensOfInstructions(t *testing.T) {
 }
 
 // TestEmbeddingsDoNotDependOnBatch checks that the embedding of a sequence has the same bits in a batch of its own and
-// in a batch with others, and with one thread and with two. It uses one model, every implementation of the inner loops,
-// and each type of the operands.
+// in a batch with other sequences, and with one thread and with two. It uses one model, every implementation of the
+// inner loops, and each type of the operands.
 func TestEmbeddingsDoNotDependOnBatch(t *testing.T) {
 	g := goldentest.Goldens()[0]
 	check := func(v *variant, f format, longest int) {

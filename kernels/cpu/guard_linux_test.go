@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// guarded allocates n values that end right before an inaccessible page, or begin right after one.
+// guarded allocates n values that end right before an inaccessible page, or begin right after an inaccessible page.
 func guarded(t testing.TB, n int, atEnd bool) []float32 {
 	page := syscall.Getpagesize()
 	size := (4*n + page - 1) &^ (page - 1)

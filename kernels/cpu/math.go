@@ -2,9 +2,9 @@ package cpu
 
 import "math"
 
-// erfP and erfQ are the coefficients of P and Q, lowest power first, in erf(z) = z·P(z²)/Q(z²) for |z| < 4.4. Beyond,
-// erf differs from ±1 by less than 5e-10. The coefficients are our own least-squares fit, iteratively reweighted
-// towards the minimax solution. The largest absolute error is 2.9e-9 (TestGELU compares with math.Erfc).
+// erfP and erfQ are the coefficients of P and Q, lowest power first, in erf(z) = z·P(z²)/Q(z²) for |z| < 4.4. For
+// larger |z|, erf differs from ±1 by less than 5e-10. The coefficients are our own least-squares fit, iteratively
+// reweighted towards the minimax solution. The largest absolute error is 2.9e-9 (TestGELU compares with math.Erfc).
 var (
 	erfP = [...]float64{1.1283791947243744, 0.19292270842957523, 0.056132064586102315,
 		0.00427799790294234, 0.0004286915773272706, 7.458362936805049e-06}
@@ -21,7 +21,7 @@ func gelu(x float32) float32 {
 	case z > erfLimit:
 		return x
 	case z < -erfLimit:
-		return x * 0 // -0; NaN stays NaN
+		return x * 0 // −0, or NaN if x is −∞
 	}
 	t := z * z
 	p := ((((erfP[5]*t+erfP[4])*t+erfP[3])*t+erfP[2])*t+erfP[1])*t + erfP[0]
@@ -29,8 +29,8 @@ func gelu(x float32) float32 {
 	return float32(0.5 * float64(x) * (1 + z*p/q))
 }
 
-// exp returns e^x for x ≤ 0. It computes 2^n · e^r with |r| ≤ ln2/2, and e^r by its Taylor series, with a remainder
-// below 6e-9. For x below -87 it returns 0.
+// exp returns e^x for x ≤ 0. It computes 2^n · e^r with an integer n and |r| ≤ ln2/2. e^r is computed by its Taylor
+// series, with a remainder below 6e-9. For x below -87 it returns 0.
 func exp(x float32) float32 {
 	if x < -87 {
 		return 0

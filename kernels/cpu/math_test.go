@@ -53,7 +53,7 @@ func TestGELUExtremes(t *testing.T) {
 }
 
 // TestExp checks that the exponentials of a softmax have a relative error of at most 8e-8 (1.3 roundings) over a dense
-// grid of scores from −87 to 0, and so has their sum.
+// grid of scores from −87 to 0, and that the same bound holds for the sum of the exponentials.
 func TestExp(t *testing.T) {
 	const n = 200_000
 	withEachVariant(t, func(t *testing.T, v *variant) {
@@ -85,7 +85,7 @@ func TestExp(t *testing.T) {
 }
 
 // TestScoresFarApart checks that scores far or infinitely below the maximum get almost no weight, and that a NaN score
-// is not hidden.
+// makes the sum NaN.
 func TestScoresFarApart(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		row := make([]float32, panelCols)

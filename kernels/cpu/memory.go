@@ -12,7 +12,7 @@ import (
 // line is the size in bytes of a cache line and of the longest vector.
 const line = 64
 
-// aligned allocates n zeros on Go's heap, aligned to a cache line so that no vector crosses one.
+// aligned allocates n zeros on Go's heap, aligned to a cache line so that no vector extends over two cache lines.
 func aligned(n int) []float32 {
 	const values = line / 4
 	all := make([]float32, n+values-1)
@@ -20,15 +20,14 @@ func aligned(n int) []float32 {
 	return all[skip : skip+n : skip+n]
 }
 
-// arena allocates memory that is freed all at once. This is the memory for the weights of a model, until the model is
-// closed, or for the activations of a runner, until the runner is closed. The memory is outside Go's heap, so the
-// garbage collector keeps no headroom for it. The system can use large pages for it, which make products of large
-// weights 1 to 3% faster.
+// arena allocates the memory for the weights of a model or for the activations of a runner. Closing the model or the
+// runner frees all memory of its arena. The memory is outside Go's heap, so the garbage collector keeps no headroom for
+// it. The system can use large pages for it, which make products of large weights 1 to 3% faster.
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
 	room   int64  // bytes that the arena may still allocate, of those available at its first allocation
-	by     string // the limit that room comes from; "" before the first allocation
+	by     string // name of the limit that room comes from; "" before the first allocation
 }
 
 // arenaShare is the part of the available memory that an arena may use. The rest is for reading sequences and writing
@@ -70,10 +69,11 @@ func (a *arena) halves(n int) ([]uint16, error) {
 }
 
 // reserve subtracts size bytes from the arena's room. If the room is too small, it returns an error. Without this
-// check, a system that overcommits memory would kill the process when it uses the pages.
+// check, a system that overcommits memory would grant the memory and kill the process later.
 //
-// The available memory is looked up each time, because readers and other processes may have taken some of it. It never
-// raises the room, because it includes pages of earlier allocations that have not been used yet.
+// reserve looks up the available memory each time, because other parts of the program and other processes may have
+// taken some of it. The available memory never raises the room, because it includes pages of earlier allocations that
+// have not been used yet.
 func (a *arena) reserve(size int64) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -95,8 +95,8 @@ func (a *arena) reserve(size int64) error {
 	return nil
 }
 
-// grow returns at least n values. It returns old if that is long enough. Otherwise it frees old and returns new values,
-// which are zero.
+// grow returns at least n values. If old is long enough, it returns old. If old is too short, it frees old and returns
+// new values, which are zero.
 func (a *arena) grow(old []float32, n int) ([]float32, error) {
 	if n <= len(old) {
 		return old, nil

@@ -6,8 +6,9 @@ import (
 	"seqembed/internal/half"
 )
 
-// The functions in this file implement pairVariant in plain Go. Bit for bit they compute the same as the instructions
-// of AVX512_BF16, except narrowAll, which follows arm64. They are far slower than float32.
+// The functions in this file implement pairVariant in plain Go. They compute the same bits as the instructions of
+// AVX512_BF16, except narrowAll, which computes the same bits as the instruction BFCVTN of arm64. Their products are
+// far slower than products in float32.
 
 // tilePairs is a tileFunc for one panel of pairs. Like the instruction VDPBF16PS, it adds the second product of a pair
 // before the first, rounds after each addition, and replaces denormal numbers by zero.

@@ -14,8 +14,8 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// fastPairs returns the functions for pairs of bfloat16 that use the instructions of this machine. If it has none,
-// fastPairs skips the test.
+// fastPairs returns the functions for pairs of bfloat16 that use the bfloat16 instructions of this machine. If the
+// machine has no such instructions, fastPairs skips the test.
 func fastPairs(t testing.TB) pairVariant {
 	p := best().pairs
 	if !p.fast {
@@ -24,7 +24,7 @@ func fastPairs(t testing.TB) pairVariant {
 	return p
 }
 
-// formOf returns functions in plain Go that compute the same bits as those of fastPairs.
+// formOf returns functions in plain Go that compute the same bits as the functions that fastPairs returns.
 func formOf() pairVariant {
 	if runtime.GOARCH == "arm64" {
 		return bfmmlaForm()
@@ -37,7 +37,7 @@ var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000
 	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
 
 // TestNarrow checks that the assembly that rounds to bfloat16 gives the same bits as plain Go, for 1 to 70 values and
-// also in place. Inaccessible pages before and after the values show that it accesses no other memory.
+// also in place. Inaccessible pages before and after the values show that the assembly accesses no other memory.
 func TestNarrow(t *testing.T) {
 	fast, form := fastPairs(t), formOf()
 	for n := 1; n <= 70; n++ {
@@ -80,7 +80,7 @@ func TestTilePairs(t *testing.T) {
 				h[i] = uint16(rng.IntN(0x80)) // denormal or zero
 			}
 			if rng.IntN(20) == 0 {
-				h[i] = 0x80 << rng.IntN(2) // a product of two of these is denormal
+				h[i] = 0x80 << rng.IntN(2) // 2^−126 or 2^−125; the product with a value below 1 may be denormal
 			}
 		}
 		return w
@@ -105,8 +105,8 @@ func TestTilePairs(t *testing.T) {
 	}
 }
 
-// TestPackPairs checks that packPairs puts each value in its place and zeros elsewhere, and that the assembly packs the
-// same.
+// TestPackPairs checks that packPairs puts each value in its place and zeros elsewhere, and that the assembly gives the
+// same panels.
 func TestPackPairs(t *testing.T) {
 	for _, d := range []int{16, 24, 48, 64} {
 		for _, n := range []int{1, 2, 3, 17, 2*blockK - 1, 2 * blockK, 2*blockK + 1, 2*blockK + 2} {
@@ -163,9 +163,9 @@ func TestArrange(t *testing.T) {
 	}
 }
 
-// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine without the
-// instructions, it runs only the matrix products of the suite, with the sizes of short mode, and in plain Go, which
-// computes the same bits (see TestTilePairs).
+// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine without
+// instructions that multiply bfloat16, it runs only the matrix products of the suite, with the sizes of short mode.
+// They are then computed in plain Go, which gives the same bits as the assembly (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()
@@ -174,14 +174,14 @@ func TestConformanceBF16(t *testing.T) {
 		t.Skip("the portable form is slow, and nothing computes with it")
 	case !v.pairs.fast:
 		run, v = kernelstest.RunShortProducts, portable()
-	case testing.Short() && runtime.GOARCH == "arm64": // emulators are slow to round to odd
+	case testing.Short() && runtime.GOARCH == "arm64": // emulators are slow to compute BFMMLA, which rounds to odd
 		run = kernelstest.RunProducts
 	}
 	run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, v, bf16) })
 }
 
-// TestBF16InMemory checks that the matrix of a Linear takes half the bytes if both operands are bfloat16, and that the
-// backend's name says so.
+// TestBF16InMemory checks that the matrix of a Linear takes half the bytes of float32 if both operands are bfloat16,
+// and that the name of the backend mentions bf16.
 func TestBF16InMemory(t *testing.T) {
 	b := newBackend(1, portable(), bf16)
 	defer b.Close()

@@ -3,7 +3,7 @@ package cpu
 import "seqembed/internal/half"
 
 const (
-	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
+	// panelCols is the width of a panel: two AVX2 vectors of float32, or one AVX-512 vector.
 	panelCols = 16
 	// blockK is the length of a block along the inner dimension. It determines the order of summation. A panel of one
 	// block takes 24 KB, so it stays in the first-level cache while row after row is multiplied by it. AVX-512
@@ -21,7 +21,7 @@ type panels struct {
 	cols, inner int
 	count       int // number of panels: cols/16, rounded up
 	at          []float32
-	half        []uint16 // single bfloat16 values instead of at
+	half        []uint16 // single bfloat16 values, if the weights are stored so; at is then nil
 }
 
 // newPanels returns the layout of a matrix. The caller provides the memory.
@@ -52,7 +52,7 @@ func (p *panels) start(k, index int) int {
 	return (from*p.count + index*(to-from)) * panelCols
 }
 
-// fill packs one panel from the rows of Bᵀ that it covers, with stride ld.
+// fill packs the panel with this index. rows contains the rows of Bᵀ that the panel covers, with stride ld.
 func (p *panels) fill(index int, rows []float32, ld int) {
 	n := min(panelCols, p.cols-index*panelCols)
 	for k := range p.blocks() {
@@ -69,7 +69,8 @@ func (p *panels) fill(index int, rows []float32, ld int) {
 	}
 }
 
-// fillHalf packs one panel like fill, but rounds the values to bfloat16. The panel must be zero before.
+// fillHalf packs one panel like fill, but rounds the values to bfloat16. Before the call the panel must contain only
+// zeros.
 func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
@@ -82,7 +83,7 @@ func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	}
 }
 
-// fillPairs packs one panel like fill, as pairs of bfloat16. The panel must be zero before.
+// fillPairs packs one panel like fill, as pairs of bfloat16. Before the call the panel must contain only zeros.
 func (p *panels) fillPairs(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)

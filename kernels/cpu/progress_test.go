@@ -25,12 +25,13 @@ func TestDone(t *testing.T) {
 		if r.Done() != 0 {
 			t.Errorf("%d threads: %v before the first batch", threads, r.Done())
 		}
-		r.begin(b, r.steps) // 4 and 16 FLOPs
+		r.begin(b, r.steps) // the steps have 4 and 16 FLOPs
 		for _, s := range r.steps {
 			r.next(kernels.FLOPs(b, s.perToken, s.perPair))
 			s.run()
 		}
-		// When the last task of a step runs, it has been taken. With one thread it is not counted yet.
+		// While the last of 4 tasks runs, Done counts it as computed. With one thread, Done counts only the 3 tasks
+		// before it.
 		taken := map[int]float64{1: 0.75, 2: 1}[threads]
 		if len(seen) != 2 || seen[0] != 4*taken/20 || seen[1] != (4+16*taken)/20 {
 			t.Errorf("%d threads: %v", threads, seen)

@@ -14,8 +14,8 @@ type rotaryTable struct {
 	cos, sin []float32
 }
 
-// rotation returns the table for the frequencies of o. Operations with the same frequencies share a table, as the
-// blocks of a model usually do.
+// rotation returns the table for the frequencies of o. Operations with the same frequencies share a table; the blocks
+// of a model usually have the same frequencies.
 func (a *attentionScratch) rotation(o *kernels.Rotary) *rotaryTable {
 	for _, t := range a.angles {
 		if slices.Equal(t.invFreq, o.InvFreq) {
@@ -37,8 +37,8 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate returns a function that scales and rotates the queries and keys of qkv. If to is qkv, it works in place.
-// Otherwise it writes the result to to and copies the values.
+// rotate returns a function that scales and rotates the queries and keys of qkv. If to is qkv, the function works in
+// place. If to is another matrix, the function writes the rotated queries and keys to it and copies the values.
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	angles := s.heads.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3

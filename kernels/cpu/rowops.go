@@ -29,8 +29,8 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	})
 }
 
-// embedScale returns the factor for the embeddings of one sequence. It is Scale. If token dropout is on, it is Scale
-// divided by the share of tokens that are not masked.
+// embedScale returns the factor for the embeddings of one sequence. The factor is Scale or, if token dropout is on,
+// Scale divided by the share of tokens that are not masked.
 func embedScale(o kernels.Embed, ids []int32) float32 {
 	masked := 0
 	for _, id := range ids {

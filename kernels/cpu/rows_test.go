@@ -28,9 +28,9 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// checkRows compares each row operation of v on n values with the one in plain Go. If the operation computes each value
-// separately, each value must have the same bits as alone. Inaccessible pages beside the values show that the operation
-// accesses no other memory.
+// checkRows compares each row operation of v on n values with the same operation in plain Go. If the operation computes
+// each value separately, each value must have the same bits as when it is computed alone. Inaccessible pages beside the
+// values show that the operation accesses no other memory.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()
@@ -44,11 +44,11 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		out := guarded(t, n, atEnd)
 		elementwise := []struct {
 			name      string
-			roundings float64 // permitted difference, see near
+			roundings float64 // permitted difference, in roundings (see near)
 			run       func(v *variant, out []float32, from, to int)
 		}{
 			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
-			// A factor of up to 4 multiplies the error of GELU.
+			// The factor y, which is up to 4, multiplies the error of GELU.
 			{"gate by GELU", 16, func(v *variant, out []float32, from, to int) { v.gateGELU(out, x[from:to], y[from:to]) }},
 			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
 			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
@@ -70,7 +70,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		v.normalize(out, y, z, 1e-5)
 		want := append([]float32(nil), x...)
 		plain.normalize(want, y, z, 1e-5)
-		// Gains are up to 4, and the bias may cancel the product.
+		// The gain y, which is up to 4, multiplies the error, and the bias z may cancel the product.
 		near(t, v.name+" normalize", out, want, 16)
 
 		row := guarded(t, (n+panelCols-1)&^(panelCols-1), atEnd)
@@ -84,7 +84,8 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		maximum, wantMax := v.scoreMax(row, n, 0.7, 0.1, position), plain.scoreMax(want, n, 0.7, 0.1, position)
 		near(t, v.name+" maximum", []float32{maximum}, []float32{wantMax}, 4)
 		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantMax), plain.scoreExp(want, n, 0.7, 0.1, position, wantMax)
-		// For scores of up to 110 the exponential loses some roundings. One lane of a vector adds up to n/8 weights.
+		// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
+		// one lane of a vector adds up to n/8 weights.
 		near(t, v.name+" weights", row[:n], want[:n], 32)
 		near(t, v.name+" sum", []float32{sum}, []float32{wantSum}, 32)
 
@@ -97,7 +98,8 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	}
 }
 
-// near checks that no difference exceeds the given number of roundings of the row's largest value, or of 1.
+// near checks that no difference exceeds the given number of roundings. A rounding is 2^−24 times the largest magnitude
+// in want, or 2^−24 if that magnitude is below 1.
 func near(t *testing.T, what string, got, want []float32, roundings float64) {
 	t.Helper()
 	size := 1.0
@@ -111,8 +113,8 @@ func near(t *testing.T, what string, got, want []float32, roundings float64) {
 	}
 }
 
-// TestPacking checks that keys and values are packed for attention as by plain Go, also for head sizes and lengths that
-// are not multiples of a block.
+// TestPacking checks that keys and values are packed for attention in the same way as by plain Go, also for head sizes
+// and lengths that are not multiples of a block.
 func TestPacking(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		plain := portable()

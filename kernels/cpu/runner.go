@@ -38,9 +38,9 @@ type step struct {
 // scratch is the workspace of one worker.
 type scratch struct {
 	acc       []float32 // accumulators of a product
-	converted []float32 // maxPanels panels of a block, converted from bfloat16
+	converted []float32 // maxPanels panels of a block, converted from bfloat16 to float32
 	scores    []float32 // blockQueries rows of scores
-	row       []float32 // a row that is only stored as bfloat16
+	row       []float32 // a row in float32, of a matrix that is stored only as bfloat16
 }
 
 // Compile allocates the slots of the program's plan and prepares every operation.
@@ -125,9 +125,9 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	return s, err
 }
 
-// scratchOf returns the columns and the type of the workspace that an operation needs. There are two operations that
-// need some: a gated product whose second half does not begin with a new panel, and an attention with a Rotary whose
-// input a later operation reads.
+// scratchOf returns the columns and the type of the workspace that an operation needs. Two operations need workspace: a
+// gated product whose second half does not begin with a new panel, and an attention with a Rotary, if a later operation
+// reads the input of the attention.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
@@ -167,10 +167,10 @@ func allocate(memory *arena, s kernels.Slot, l kernels.Limits) (m matrix, err er
 	return m, err
 }
 
-// pairs returns the number of words that hold n values of bfloat16.
+// pairs returns the number of 32-bit words that hold n bfloat16 values.
 func pairs(n int) int { return (n + 1) / 2 }
 
-// halves returns the bfloat16 values in words.
+// halves returns the bfloat16 values in 32-bit words, two for each word.
 func halves(words []float32) []uint16 {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), 2*len(words))
 }
@@ -201,8 +201,8 @@ func (s *scratch) float32Row(m *matrix, t int) []float32 {
 	return s.row[:m.cols]
 }
 
-// round also stores values as bfloat16, if the matrix has a copy in that type. The values belong to row t and begin at
-// the column from, which must be even.
+// round stores float32 values as bfloat16 in the matrix m, if m has a copy in that type. The values belong to row t and
+// begin at the column from, which must be even.
 func (v *variant) round(m *matrix, t, from int, values []float32) {
 	if m.pairs != nil {
 		v.pairs.narrow(m.halfRow(t)[from:], values)

@@ -10,7 +10,7 @@ import (
 type tileCase struct {
 	rows, n, k             int
 	padA, padOut           int
-	withBias, withAdd, own bool // own: add is out
+	withBias, withAdd, own bool // own means that add is the memory of out
 }
 
 // TestTile checks the matrix product of 1 to 27 rows with each number of panels that a kernel processes together, for

@@ -2,8 +2,8 @@
 
 package cpu
 
-// tile is an assembly kernel for a fixed number of rows. Its parameters are those of tileFunc, and ahead, the distance
-// in bytes from panel to the memory that it prefetches.
+// tile is an assembly kernel for a fixed number of rows. The parameters of run are those of tileFunc without rows and
+// n, and ahead, the distance in bytes from panel to the memory that the kernel prefetches.
 type tile struct {
 	rows int
 	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -35,7 +35,7 @@ func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []fl
 	ahead := 4 * k * cols
 	for rows > 0 {
 		tile := pick(t[n-1], rows)
-		// The assembly does not check bounds. These index expressions check its last elements.
+		// The assembly does not check bounds. These index expressions check the last elements that it accesses.
 		_, _ = out[(tile.rows-1)*ldout+cols-1], a[(tile.rows-1)*lda+k-1]
 		if add != nil {
 			_ = add[(tile.rows-1)*ldadd+cols-1]

@@ -7,7 +7,7 @@ import (
 )
 
 // variant is one implementation of the inner loops: portable Go, or assembly for one instruction set. Results repeat
-// bit for bit within a variant, so the variant's name is part of the backend's.
+// bit for bit within a variant, so the name of the variant is part of the backend's name.
 type variant struct {
 	name string
 	// panels is the number of neighbouring panels that tile processes together, at most maxPanels.
@@ -16,7 +16,7 @@ type variant struct {
 	// widen converts len(out) bfloat16 values to float32.
 	widen func(out []float32, half []uint16)
 
-	// packKeys packs the keys, which have stride ld, as panels of Kᵀ. Padding columns are undefined.
+	// packKeys packs the keys, which have stride ld, as panels of Kᵀ. The values in padding columns are undefined.
 	packKeys func(p *panels, keys []float32, ld int)
 	// packValues packs the values, which have stride ld, as panels of V.
 	packValues func(p *panels, values []float32, ld int)
@@ -41,12 +41,12 @@ type variant struct {
 
 // pairVariant is the part of a variant that computes with pairs of bfloat16.
 type pairVariant struct {
-	fast bool // the instruction set multiplies pairs of bfloat16
+	fast bool // whether the instruction set has an instruction that multiplies pairs of bfloat16
 	tile tileFunc
 	// arrange brings the words of a packed panel into the order that tile reads. It is nil if tile reads the order that
 	// type panels describes.
 	arrange func(panel []float32)
-	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of them. out may be the
+	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of values. out may be the
 	// memory of in.
 	narrow func(out []uint16, in []float32)
 	// packValues packs n rows of values, which have stride ld, as panels of V, in the order that type panels describes.
@@ -64,7 +64,7 @@ func (v *pairVariant) arrangePanel(p *panels, index int) {
 	}
 }
 
-// arrangePanels does for all panels what arrangePanel does for one.
+// arrangePanels arranges all panels of p (see arrangePanel).
 func (v *pairVariant) arrangePanels(p *panels) {
 	for i := range p.count {
 		v.arrangePanel(p, i)
@@ -77,7 +77,7 @@ func (v *pairVariant) arrangePanels(p *panels) {
 //	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[i·16 + c] + bias[c] + add[r·ldadd + c]
 //
 // If bias or add is nil, its term is left out. add may be the same memory as out. k is at most blockK. Each sum has one
-// accumulator. Its terms are added in the order of i, whatever rows and n are.
+// accumulator. The terms of a sum are added in the order of i, whatever rows and n are.
 type tileFunc func(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int)
 
 // portable returns the variant in plain Go, which every machine can run.

@@ -22,7 +22,7 @@ type vector struct {
 	standardize func(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
 	rotate      func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
-	side      int // number of rows, and of columns at a time, that transpose processes
+	side      int // transpose processes side rows, and side columns at a time
 	transpose func(panel *float32, rows *float32, ld int, count int, k int)
 	copy16    func(panel *float32, rows *float32, ld int, count int)
 	widen     func(out *float32, half *uint16, n int)
@@ -81,8 +81,8 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 		squares += d * d
 	}
 	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
-	// The mean is split into two float32 values. If it were rounded to one, small differences from a large mean would
-	// lose their last bits.
+	// The mean is split into two float32 values. If the mean were rounded to a single float32, small differences from a
+	// large mean would lose their last bits.
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
@@ -136,7 +136,7 @@ func (v vector) packValues(p *panels, values []float32, ld int) {
 // pairVector wraps the assembly for pairs of bfloat16 in methods that check lengths, because the assembly does not.
 type pairVector struct {
 	round func(out *uint16, in *float32, n int)
-	rest  func(out []uint16, in []float32) // round in plain Go, for any length
+	rest  func(out []uint16, in []float32) // does the same as round in plain Go, for any number of values
 	pair  func(panel *uint32, rows *uint16, ld int, count int)
 }
 
@@ -166,7 +166,7 @@ func (v pairVector) packValues(p *panels, values []uint16, ld, n int) {
 			if whole > 0 {
 				v.pair((*uint32)(unsafe.Pointer(&panel[0])), &column[0], ld, whole)
 			}
-			if from+whole < to { // the number of rows is odd: the last one is paired with zeros
+			if from+whole < to { // the number of rows is odd: the last row is paired with zeros
 				row := halves(panel[whole*panelCols:][:panelCols])
 				clear(row)
 				for c, v := range column[2*whole*ld:][:panelCols] {

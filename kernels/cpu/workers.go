@@ -22,7 +22,7 @@ type workerPool struct {
 	pending atomic.Int64  // number of unfinished tasks
 
 	mutex            sync.Mutex
-	blocked          int // number of workers that wait for posted
+	blocked          int // number of workers that wait for the condition posted
 	posted, finished *sync.Cond
 }
 
@@ -56,7 +56,8 @@ func (p *workerPool) run(tasks int, do func(worker, task int)) {
 	switch {
 	case p.size == 1:
 		for task := range tasks {
-			p.state.Store(uint64(tasks)<<takenBits | uint64(task)) // only fraction reads it
+			// With one worker, only fraction, which reports progress, reads the state.
+			p.state.Store(uint64(tasks)<<takenBits | uint64(task))
 			do(0, task)
 		}
 		return
@@ -110,7 +111,7 @@ func (p *workerPool) wait() bool {
 
 func hasTask(state uint64) bool { return state>>takenBits > state&(1<<takenBits-1) }
 
-// spin waits for condition for up to spinTime and reports whether it became true.
+// spin waits for condition for up to spinTime and reports whether the condition became true.
 func spin(condition func() bool) bool {
 	for start := time.Now(); !condition(); runtime.Gosched() {
 		if time.Since(start) > spinTime {

@@ -16,8 +16,8 @@ import (
 
 var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
 
-// modelShapes returns the matrix products of a layer in the form in which the backend asks cuBLAS for them. gated says
-// that the feed-forward layer has a GEGLU.
+// modelShapes returns the matrix products of a layer in the form in which the backend asks cuBLAS for them. gated tells
+// whether the feed-forward layer has a GEGLU.
 func modelShapes(hidden, inner int, gated bool) []Product {
 	up := Product{N: inner, K: hidden, Bias: true}
 	if gated {
@@ -32,9 +32,8 @@ func modelShapes(hidden, inner int, gated bool) []Product {
 }
 
 // BenchmarkAlgorithms times the algorithms that cuBLAS offers for the matrix products of real models. It asks cuBLAS
-// twice: for the number of rows in heuristicRows, and for that in the flag -algorithms.rows. Every algorithm is timed
-// on the second number. The backend itself uses the first algorithm that cuBLAS offers for heuristicRows. On Hopper in
-// bf16 it uses one with a tile of 128 by 128 instead, if cuBLAS offers one for the number of rows in largeRows.
+// for algorithms for two numbers of rows, heuristicRows and the flag -algorithms.rows, and times each algorithm on a
+// product with -algorithms.rows rows. The function products.choose tells which algorithm the backend itself uses.
 func BenchmarkAlgorithms(b *testing.B) {
 	backend, err := Open(0, Options{DType: kernels.BF16})
 	if err != nil {
@@ -71,12 +70,12 @@ type productBench struct {
 	rows             int
 	stream           gpu.Stream
 	start, end       gpu.Event
-	in, out, weights driver.Pointer // also read as float32, for the addend and the bias
+	in, out, weights driver.Pointer // in also serves as the residual, and weights as the bias
 	workspace        driver.Pointer
 	resources        gpu.Resources
 }
 
-const widestCols = 10240 // columns, and inner dimension
+const widestCols = 10240 // the largest N and the largest K of the products
 
 func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	d, pb := backend.device, &productBench{backend: backend, rows: rows}
@@ -107,8 +106,8 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	})
 }
 
-// algorithms times the algorithms that cuBLAS offers for the product s. It also reports whether their results have the
-// same bits.
+// algorithms times the algorithms that cuBLAS offers for the product s. It also reports for each whether its result has
+// the same bits as that of the first.
 func (pb *productBench) algorithms(b *testing.B, s Product) {
 	d, p := pb.backend.device, pb.backend.products
 	want := uint32(0)
@@ -153,8 +152,8 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	}
 }
 
-// time runs a product once without counting it, and then n times. It returns the seconds for the n runs on the device's
-// clock.
+// time runs a product twice without timing it, first with other input, so that no result of another algorithm remains,
+// and then n times. It returns the seconds that the n runs took by the device's clock.
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32

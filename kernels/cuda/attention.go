@@ -9,10 +9,10 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. cols is the number
-// of columns of the attention's result, and as the precision in which later operations read the result. A 16-bit
-// attention kernel needs workspace in two cases, each of cols columns: for keys that another kernel has rotated, and
-// for a result in float32, which the kernel cannot write.
+// attentionScratch returns the workspace that an attention needs, as a number of columns in the operands' type. cols is
+// the number of columns of the attention's result, and the argument as is the precision in which later operations read
+// that result. The 16-bit kernels need cols columns for the rotated keys. They need cols columns more if the result is
+// read only in float32, because they cannot write float32.
 func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels.Precision) int {
 	needed := 0
 	if t != kernels.FP32 && o.Rotary != nil {
@@ -44,7 +44,7 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 			to, keys = keys, keys+driver.Pointer(sizeOf(t)*c.limits.Tokens*pitch(out.cols))
 		}
 	}
-	at := 2 // index of the parameters cu and blocks, which differ from batch to batch
+	at := 2 // params[at] is cu and params[at+1] is blocks, which differ from batch to batch
 	name := "attention"
 	params := []gpu.Param{gpu.Ptr(to), gpu.Ptr(qkv.operand), 0, 0,
 		gpu.Int(o.Heads), gpu.Float(o.Scale), gpu.Ptr(c.slopes(o))}
@@ -68,8 +68,9 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 	}
 }
 
-// slopes copies the slopes to the device. If there are none, it returns a null pointer. The 16-bit kernels subtract the
-// slopes before they scale the scores, so slopes divides them by the scale.
+// slopes copies the ALiBi slopes of an attention to the device. It returns a null pointer if the attention has none.
+// The 16-bit kernels subtract the slopes from the scores before they multiply the scores by the scale, so for these
+// kernels slopes divides each slope by the scale.
 func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	if o.Slopes == nil {
 		return 0
@@ -83,8 +84,9 @@ func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	return c.constant(slopes)
 }
 
-// rotateKeys returns a function that launches the kernel for rotated keys. The kernel reads the keys in qkv and writes
-// the rotated keys to the address to. turns is the table that rotation returns.
+// rotateKeys returns a function that launches the kernel that rotates keys. The kernel reads the keys in qkv and writes
+// the rotated keys to the address to. turns is the address of the table of cosines and sines that compiler.rotation
+// returns.
 func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) func(*submission) {
 	k, pos := c.typed("rotate_keys"), c.tables.pos
 	return func(s *submission) {

@@ -26,8 +26,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 					sin, cos := float64(float32(sin64)), float64(float32(cos64))
 					low, high := &row[2*h*half+j], &row[2*h*half+half+j]
 					a, b := float64(*low*factor), float64(*high*factor)
-					// A product of two float32 values is exact in float64, so this gives the same bits as the
-					// multiply-add of the kernel.
+					// A product of two float32 values is exact in float64. So a multiply-add in float64, rounded to
+					// float32, gives the bits of the kernel's multiply-add.
 					*low = float32(math.FMA(a, cos, -float64(float32(b*sin))))
 					*high = float32(math.FMA(b, cos, float64(float32(a*sin))))
 				}
@@ -37,8 +37,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 	return rounded(t, out)
 }
 
-// rotatedAttention computes the same attention in two ways. For together, the program has an attention with a Rotary.
-// For apart, the host rotates the queries and keys, and the program has an attention without a Rotary.
+// rotatedAttention computes the same attention in two ways. together is the result of a program with a Rotary. apart is
+// the result of a program without a Rotary, whose queries and keys the host has rotated.
 func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (together, apart []float32) {
 	t.Helper()
 	const heads = 3

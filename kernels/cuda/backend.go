@@ -14,14 +14,14 @@ import (
 type Options struct {
 	DType kernels.DType // type of weights and operands; Auto means bfloat16
 
-	// The other options are for benchmarks of the choice of algorithms. They are part of Backend.Name, because they may
-	// change bits. Without cuBLAS they have no effect.
+	// The options below are for benchmarks that compare ways of choosing an algorithm of cuBLAS. Without cuBLAS they
+	// have no effect. Backend.Name contains them, because they may change the bits of results.
 
-	// FirstAlgorithm uses the first algorithm that cuBLAS offers for a product, even if the backend would prefer
-	// another one that cuBLAS offers (see largeRows).
+	// FirstAlgorithm uses the first usable algorithm that cuBLAS offers for a matrix product, even where the backend
+	// prefers an algorithm with a tile of 128 by 128 (see largeRows).
 	FirstAlgorithm bool
-	// FreeAlgorithm asks cuBLAS for an algorithm for the number of rows of each batch and uses the first answer, even
-	// if it splits the inner dimension. Then a row may have other bits in another batch.
+	// FreeAlgorithm asks cuBLAS again for the number of rows of each batch and uses the first algorithm offered, even
+	// if the algorithm splits the inner dimension. A record may then have other bits in another batch.
 	FreeAlgorithm bool
 }
 
@@ -32,17 +32,17 @@ type Backend struct {
 	products *products // nil without cuBLAS
 	cublas   Cublas
 
-	loading   sync.Mutex // one weight is loaded at a time; guards staging
+	loading   sync.Mutex // held while a weight is loaded; guards staging
 	staging   staging
 	resources gpu.Resources // memory, streams and events of products and staging
 }
 
-// ErrUnavailable is wrapped by the error that explains why this machine, or one of its devices, cannot run the package
-// at all: there is no driver or no device, or it is too old.
+// ErrUnavailable is wrapped by the error that tells why this machine or one of its devices cannot run the package at
+// all: the driver or the device is missing or too old.
 var ErrUnavailable = driver.ErrUnavailable
 
-// leastMajor is the least major compute capability that the kernels run on: Ampere, the first with bfloat16 and
-// asynchronous copies.
+// leastMajor is the least major compute capability on which the kernels run. It is that of Ampere, the first
+// architecture with bfloat16 and asynchronous copies.
 const leastMajor = 8
 
 // Open opens the device with the given ordinal. Ordinals count the devices that CUDA_VISIBLE_DEVICES leaves, as in
@@ -61,8 +61,8 @@ func Open(ordinal int, opts Options) (*Backend, error) {
 	return open(cuda, ordinal, opts, images, cublasIn(places))
 }
 
-// findCublas is a function that finds a cuBLAS that runs on a driver of the given major CUDA version. It also returns
-// the places that it has searched.
+// findCublas finds a cuBLAS for a driver of the given major CUDA version. It also returns the places where it has
+// searched.
 type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
 // open does the same as Open, but everything that depends on the machine is a parameter.
@@ -86,7 +86,7 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 		return nil, outOfMemory(err)
 	}
 	if opts.DType == kernels.Auto {
-		opts.DType = kernels.BF16 // every device that the package accepts has it
+		opts.DType = kernels.BF16 // every device that the package accepts supports bfloat16
 	}
 	b := &Backend{device: d, dtype: opts.DType}
 	var lt *driver.CublasLt
@@ -113,7 +113,7 @@ func usable(i gpu.Info, images []gpu.Image) error {
 // do calls work with the device's context.
 func (b *Backend) do(work func(*gpu.Context)) error { return outOfMemory(b.device.Do(work)) }
 
-// outOfMemory returns err, or an error that also wraps kernels.ErrOutOfMemory if the device is out of memory.
+// outOfMemory returns err. If err says that the device is out of memory, the result also wraps kernels.ErrOutOfMemory.
 func outOfMemory(err error) error {
 	if errors.Is(err, driver.ErrOutOfMemory) {
 		return memoryError{err}
@@ -125,8 +125,8 @@ type memoryError struct{ error }
 
 func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOfMemory} }
 
-// Name lists everything that determines the bits of the results: the device, the driver that compiles the kernels, the
-// library that multiplies with any options that are set, and the type of the operands.
+// Name lists everything that determines the bits of the results: the device, the driver (it compiles the kernels), the
+// library for matrix products with its options, and the operands' type.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {
@@ -139,7 +139,7 @@ func (b *Backend) Name() string {
 // Device describes the device.
 func (b *Backend) Device() Device { return Device{Info: b.device.Info} }
 
-// Cublas describes the cuBLAS that multiplies, or the reason why none does.
+// Cublas describes the cuBLAS that computes matrix products, or the reason why there is none.
 func (b *Backend) Cublas() Cublas { return b.cublas }
 
 // Close releases the device.
@@ -157,15 +157,15 @@ func (b *Backend) Close() error {
 	return err
 }
 
-// cublasVariable is the environment variable for the place of cuBLAS: a libcublasLt file, a folder that contains one,
-// or "none". It precedes all other places.
+// cublasVariable is the environment variable that names cuBLAS: a libcublasLt file, a folder that contains such a file,
+// or "none" to do without cuBLAS.
 const cublasVariable = "EMBED_CUBLAS"
 
 // ErrCublasOff is wrapped by Cublas.Err if the user has turned cuBLAS off.
 var ErrCublasOff = errors.New(cublasVariable + "=none")
 
-// cublasIn returns a function that finds cuBLAS. The function searches only the place that the user names, if the user
-// names one, and otherwise all places.
+// cublasIn returns a function that searches for cuBLAS: first at the place that the environment variable names, then at
+// the usual places. If the variable is "none", the function returns ErrCublasOff.
 func cublasIn(p driver.Places) findCublas {
 	return func(cudaMajor int) (*driver.CublasLt, []Attempt, error) {
 		given := p.Getenv(cublasVariable)

@@ -9,29 +9,29 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// tables is the description of the current batch on the device. It is allocated once, for the limits. The part that the
-// host sends is a double buffer, so that a batch can be sent while the previous one computes.
+// tables describes the current batch in device memory. It is allocated once, for the largest batch that the limits
+// allow. The part that the host sends is a double buffer, so that a batch can be sent while the previous one computes.
 type tables struct {
 	pos     driver.Pointer // int32 [T], the position of each token in its sequence
-	seq     driver.Pointer // int32 [T], the sequence of each token
-	scale   driver.Pointer // float32 [S], the factor of an Embed for each sequence
+	seq     driver.Pointer // int32 [T], the index of each token's sequence
+	scale   driver.Pointer // float32 [S], the factor by which Embed multiplies the rows of each sequence
 	buffers [2]buffer
 	*buffer // the buffer of the current batch
 
 	pooled    []kernels.Range // the distinct ranges that the program pools
 	maxBlocks int
-	order     []int   // workspace of cut
-	list      []int32 // workspace of cut and rows
+	order     []int   // workspace of the method cut
+	list      []int32 // workspace of the methods cut and rows
 }
 
 // buffer is one half of the double buffer. It contains the values that the host sends for one batch.
 type buffer struct {
-	ids    driver.Pointer   // int32 [T]
-	cu     driver.Pointer   // int32 [S+1]
-	blocks driver.Pointer   // int2 [maxBlocks], the blocks of attention, see cut
-	ranges []driver.Pointer // int2 [S] for each entry of tables.pooled, see rows
+	ids    driver.Pointer   // int32 [T], the token ids
+	cu     driver.Pointer   // int32 [S+1], cu_seqlens: the offset of each sequence
+	blocks driver.Pointer   // int2 [maxBlocks], blocks of query rows for attention, as cut returns them
+	ranges []driver.Pointer // for each range of tables.pooled int2 [S], as the method rows returns it
 
-	read gpu.Event // recorded after the last kernel that reads this buffer, when the runner changes to the other one
+	read gpu.Event // happens when the last kernel that reads this buffer has finished
 }
 
 // ranges returns the distinct Range operations of a program, each of which selects the rows to average.
@@ -67,7 +67,7 @@ func newTables(c *gpu.Context, r *gpu.Resources, l kernels.Limits, pooled []kern
 func (s *submission) begin() {
 	t, b := s.tables, s.batch
 	if s.loaded.At == nil {
-		// This size is enough for the limits, so later batches need no more.
+		// The size suffices for the largest batch that the limits allow, so memory is pinned only once.
 		bytes := 4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks + 8*s.limits.Sequences*len(t.pooled)
 		s.loaded = s.resources.Pin(s.Context, bytes)
 	}
@@ -93,8 +93,8 @@ func (s *submission) begin() {
 	s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
 }
 
-// swap selects the other buffer for the next batch. The second to last batch used that buffer, so swap makes later
-// uploads on the stream loads wait until that batch has run.
+// swap selects the other half of the double buffer for the next batch. The batch before the previous one used that
+// half, so swap makes later uploads on the stream loads wait until that batch has run.
 func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Record(t.read, compute)
 	other := &t.buffers[0]

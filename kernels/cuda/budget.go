@@ -18,17 +18,17 @@ const (
 	// budgetReserve is set aside for memory that does not grow with the batch, such as the workspace of a runner.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is the size of the tables for one token that is a sequence of its own. The terms are: its
-	// position and its sequence; its id and a block of attention, in both buffers; its scale; its entry in cu_seqlens
-	// and another block, in both buffers.
+	// bookkeepingBytes is the size in bytes of the tables (type tables) for each token, as if every token were a
+	// sequence. The terms stand for the fields pos and seq; ids and one entry of blocks, in both buffers; scale; cu and
+	// a second entry of blocks, in both buffers.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
-	// rangeBytes is the size of the entries of one sequence in buffer.ranges, for one range and both buffers.
+	// rangeBytes is the size in bytes of one sequence's entries in buffer.ranges, for one range and in both buffers.
 	rangeBytes = 2 * 8
 )
 
-// BytesPerToken returns the memory that a runner of p needs for each token. It is the sum of a row of every slot with
-// one row per token, a third of a row of every slot with one row per sequence, a row of every table of rotations, and
-// the tables for a batch, as if every token were a sequence.
+// BytesPerToken returns the device memory in bytes that a runner of p needs for each token that its limits allow: a row
+// of each slot with one row per token, a third of a row of each slot with one row per sequence, a row of each table of
+// rotations, and the tables for a batch. A slot is memory that several values of the program use one after the other.
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
 	for _, s := range p.Plan(b.needs(p)).Slots {
@@ -53,7 +53,7 @@ func (b *Backend) BytesPerToken(p *kernels.Program) int {
 
 // Budget returns the default number of tokens in a batch of p, including special tokens:
 //
-//	min(budgetCap, (0.9 · free memory − reserve) / BytesPerToken)
+//	min(budgetCap, (0.9 · free memory − budgetReserve) / BytesPerToken)
 //
 // The weights must have been loaded before, because they reduce the free memory.
 func (b *Backend) Budget(p *kernels.Program) (int, error) {

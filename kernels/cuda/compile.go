@@ -10,7 +10,7 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// compiler makes a step of the runner from each operation of a program. Its first error is Context.Err.
+// compiler turns each operation of a program into a step of the runner. Its first error is in Context.Err.
 type compiler struct {
 	*gpu.Context
 	*runner
@@ -21,12 +21,13 @@ type compiler struct {
 type step struct {
 	op, shapes string // kind and shapes of the operation, for OpError
 	entry
-	writes []*memory // slots that it writes; pending copies to the host may still read them
+	writes []*memory // memory that the step overwrites; a copy to the host may still have to read it
 	launch func(s *submission)
 }
 
-// needs describes the device's memory requirements to the planner. With cuBLAS a GEGLU needs workspace for the product
-// before the activation. The workspace is in float32 if the result of the GEGLU is stored in float32.
+// needs tells the memory planner how much workspace each operation of p needs. With cuBLAS, a Linear with a GEGLU needs
+// workspace for the product before the activation: in float32 if the result of the GEGLU is stored in float32,
+// otherwise in the operands' type.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -45,8 +46,8 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	}}
 }
 
-// Compile allocates the slots of the program's plan, finds the kernels and the algorithms of the products, and sends
-// the tables that do not depend on the batch. The weights must have been loaded on this backend.
+// Compile allocates the memory of the program's plan, loads the kernels, chooses the algorithms of the matrix products,
+// and uploads the tables that are the same for every batch. The weights must have been loaded on this backend.
 func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
 	if err := cmp.Or(p.Err(), l.Check()); err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func (c *compiler) compile() {
 	}
 }
 
-// step prepares operation number i.
+// step prepares op, which is operation number i of the program, so that it can be launched for every batch.
 func (c *compiler) step(op kernels.Op, i int) step {
 	p := c.program
 	s := step{shapes: p.Shapes(op)}
@@ -123,7 +124,7 @@ func (c *compiler) step(op kernels.Op, i int) step {
 
 var errForeignWeight = errors.New("a weight is of another backend or device: load it with this one's NewModel")
 
-// weight returns a weight that was loaded on this backend, and fails for any other. For nil it returns null pointers.
+// weight returns the device memory of w, or null pointers if w is nil. It fails if w was loaded on another backend.
 func (c *compiler) weight(w kernels.Weight) weight {
 	if w == nil {
 		return weight{}
@@ -144,16 +145,17 @@ type kernel struct {
 
 // kernel loads the kernel with this name, and permits it the dynamic shared memory that it needs.
 func (c *compiler) kernel(name string) kernel {
-	spec := kernelSpecs()[name] // TestContractOfThePTX checks that the PTX has these names
+	// A name without a spec has no kernel in the PTX either (see TestContractOfThePTX), so c.Kernel fails.
+	spec := kernelSpecs()[name]
 	return kernel{c.Kernel(name, spec.block, spec.shared), spec}
 }
 
 // typed loads the kernel whose name ends in the type of the operands, for example embed_bf16 for embed.
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
-// convert returns a function that launches a conversion between the two copies of a matrix. The function does nothing
-// if to or from is null, or if both are the same memory, as in float32. name is "narrow" (from float32) or "widen" (to
-// float32).
+// convert returns a function that launches a conversion between the float32 copy and the 16-bit copy of a matrix. name
+// is "narrow" (from float32) or "widen" (to float32). The function does nothing if to or from is null, or if both are
+// the same memory, as they are if the operands' type is float32.
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 || to == from {
 		return func(*submission) {}

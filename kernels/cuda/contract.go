@@ -7,29 +7,29 @@ import (
 )
 
 // contract describes a group of kernels: their names, their parameters in order, and their geometry. Both the Go code
-// and the CUDA sources rely on it. The table in src/README.md is written from contracts; a test compares both with the
-// committed PTX.
+// and the CUDA sources rely on it. The table in src/README.md is generated from the variable contracts, which a test
+// compares with the committed PTX.
 type contract struct {
-	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for bf16 and fp16, <d> for the head sizes.
+	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for bf16 and fp16, <d> for each head size.
 	names string
-	// params are C declarations, separated by semicolons, each with a remark after it.
+	// params are C declarations, separated by semicolons. A declaration may be followed by a remark.
 	params string
 	tile   tile
 	block  int // number of threads in a block
 	shared func(d int) int
 }
 
-// tile is the part of a result that one block computes: rows × cols elements. The fields of and by are the names of the
-// dimensions that rows and cols divide. The x of the grid counts the tiles along the columns and y those along the
-// rows. If the rows need more than maxGridY tiles, the kernel loops over the rest. If cols is 0, or flat is set, x
-// counts all tiles.
+// tile is the part of a result that one block computes: rows × cols elements. The strings of and by name the dimensions
+// of the result that rows and cols divide. The grid's x counts the tiles along the columns, and its y the tiles along
+// the rows. If the rows need more than maxGridY tiles, the kernel loops over the rest. If cols is 0 (a tile has whole
+// rows) or flat is set, x counts all tiles.
 type tile struct {
 	rows, cols int
 	of, by     string
 	flat       bool
 }
 
-// maxGridY is the maximum of a grid's second dimension.
+// maxGridY is the largest second dimension of a grid that CUDA allows.
 const maxGridY = 65535
 
 // grid returns the grid for a result of the given size.
@@ -109,8 +109,8 @@ func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
 func always(n int) func(int) int { return func(int) int { return n } }
 
-// attentionHeads lists the head sizes that have an attention kernel. normWidths lists the width of the widest row for
-// each LayerNorm kernel.
+// attentionHeads lists the numbers of columns of a head for which there are attention kernels. normWidths lists, for
+// each LayerNorm kernel, the number of columns of its widest row.
 var (
 	attentionHeads = []int{16, 24, 32, 64, 128}
 	normWidths     = []int{512, 1280, 2560, 8192}

@@ -25,7 +25,7 @@ type parameter struct {
 	pointer                   bool
 }
 
-// bytes returns the size of the parameter.
+// bytes returns the size of the parameter in bytes.
 func (p parameter) bytes() int {
 	if p.pointer {
 		return 8
@@ -133,7 +133,7 @@ func grouped(n int) string {
 }
 
 // TestContractOfThePTX checks that the variable contracts agrees with the compiled kernels: their names, the number and
-// sizes of their parameters, and the threads of a block. It also checks that drivers of branch 550 can load the PTX.
+// sizes of their parameters, and the threads of a block. It also checks that a driver for CUDA 12.4 can load the PTX.
 func TestContractOfThePTX(t *testing.T) {
 	images, err := embeddedImages()
 	if err != nil {

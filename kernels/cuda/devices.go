@@ -10,31 +10,31 @@ import (
 // Report describes the driver, the devices and the cuBLAS of a machine.
 type Report struct {
 	DriverVersion string    // the CUDA version that the driver supports, for example "12.4"; empty if there is no driver
-	DriverSearch  []Attempt // the places where libcuda was searched
+	DriverSearch  []Attempt // the places where libcuda was searched for
 	Err           error     // the reason why there is no device, or nil
 	Devices       []Device
 	Cublas        Cublas
 
 	KernelCache    string // the folder in which the driver caches compiled kernels
-	KernelCacheErr error  // the reason, if known, why it cannot cache them and compiles them at every start
+	KernelCacheErr error  // the reason, if known, why the driver cannot cache kernels and compiles them at every start
 }
 
 // Device is a GPU that the driver shows.
 type Device struct {
 	gpu.Info
 	FreeMemory uint64 // in bytes; 0 if unknown
-	Err        error  // the reason why it cannot be used, or nil
+	Err        error  // the reason why the device cannot be used, or nil
 }
 
-// Cublas describes the cuBLAS that multiplies, or the reason why there is none. In that case the package's own kernels
-// multiply.
+// Cublas describes the cuBLAS that computes matrix products, or the reason why there is none. Without cuBLAS the
+// package's own kernels compute them.
 type Cublas struct {
-	Version  string    // empty if there is none
-	Searched []Attempt // the places where libcublasLt was searched
-	Err      error     // nil, ErrCublasOff, a fault of the library, or the list of all places searched
+	Version  string    // for example "13.1.0"; empty if there is no cuBLAS
+	Searched []Attempt // the places where libcublasLt was searched for
+	Err      error     // the reason why there is no cuBLAS, or nil; see ErrCublasOff
 }
 
-// Attempt is a place where a library was searched.
+// Attempt is a place where a library was searched for.
 type Attempt = driver.Attempt
 
 // TestedOn is the only GPU on which the package's tests have passed: with the Go code of commit 590218f, and with
@@ -53,7 +53,7 @@ func devices(p driver.Places) Report {
 	var r Report
 	cuda, attempts, err := p.FindCUDA()
 	r.DriverSearch, r.Err = attempts, err
-	newest := 99 // if there is no driver, any version of cuBLAS may be reported
+	newest := 99 // major CUDA version of the driver; without a driver, a cuBLAS of any version is reported
 	if err == nil {
 		if images, err := embeddedImages(); err != nil {
 			r.Err = err

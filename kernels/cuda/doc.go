@@ -5,7 +5,7 @@
 // multiply. Weights and matrix operands are bfloat16, float16 or float32; accumulation, softmax, LayerNorm statistics,
 // pooling and the residual stream are always float32.
 //
-// docs/design.md lists the files. src/README.md describes the kernels; the variable contracts is its counterpart in Go.
+// docs/design.md lists the files. src/README.md and the variable contracts describe the kernels.
 // The package uses package gpu, which represents one device, and package driver, which calls C.
 //
 // The package must not know which model it runs. It never times anything to choose between two ways of computing, so

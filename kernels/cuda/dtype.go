@@ -34,6 +34,6 @@ func encode(t kernels.DType, dst []byte, values []float32) {
 	}
 }
 
-// pitch returns the number of elements from one row of a matrix to the next. src/README.md defines it: rows begin at a
-// multiple of 16 bytes in every type.
+// pitch returns the number of elements from one row of a matrix to the next. It is a multiple of 8, so that rows begin
+// at a multiple of 16 bytes in every type. The kernels compute the same pitch (src/README.md).
 func pitch(cols int) int { return (cols + 7) &^ 7 }

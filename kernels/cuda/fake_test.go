@@ -37,7 +37,7 @@ type fakeGPU struct {
 	objects   driver.Handle
 	modules   map[driver.Handle]bool
 	functions map[driver.Handle]string
-	allowed   map[driver.Handle]int32 // dynamic shared memory that a function may use
+	allowed   map[driver.Handle]int32 // bytes of dynamic shared memory that a function may use
 	streams   map[driver.Handle]*fakeQueue
 	events    map[driver.Handle]fakeMark
 	timing    map[driver.Handle]bool // events that record the time
@@ -119,7 +119,7 @@ func (f *fakeGPU) enqueue(stream driver.Handle, work func()) {
 
 func (f *fakeGPU) run(m fakeMark) {
 	for m.queue.done < m.until {
-		m.queue.done++ // first, because the work may run other work
+		m.queue.done++ // counted first, because the work may itself call run for this queue
 		m.queue.work[m.queue.done-1]()
 	}
 }
@@ -130,7 +130,7 @@ func (f *fakeGPU) object() driver.Handle {
 }
 
 // driver returns the functions that the package calls. Each call is recorded. A call fails if the map fails has an
-// entry for it.
+// entry for its name.
 func (f *fakeGPU) driver() *driver.CUDA {
 	call := func(name string, work func() driver.Result) driver.Result {
 		f.mu.Lock()
@@ -169,8 +169,8 @@ func (f *fakeGPU) driver() *driver.CUDA {
 				}
 				f.free -= n
 				m := fakeMemory{f.next, make([]byte, n)}
-				for i := range m.bytes[:n%workspaceBytes] { // except the workspace, which no kernel reads
-					m.bytes[i] = 0xff // a NaN in every type
+				for i := range m.bytes[:n%workspaceBytes] { // a workspace is not filled, because no kernel reads it
+					m.bytes[i] = 0xff // bytes of 0xff are a NaN in every type
 				}
 				f.next += (n+255)&^255 + 4096
 				f.memory = append(f.memory, m)

@@ -12,18 +12,18 @@ import (
 type fakeCublas struct {
 	gpu     *fakeGPU
 	objects map[driver.Handle]map[int32]uint64 // attributes of descriptors, layouts and preferences
-	refused func(rows int) bool                // numbers of rows that the algorithm does not support
+	refused func(rows int) bool                // whether the algorithm does not support that number of rows
 	none    bool                               // the heuristic offers no algorithm that sums in one piece
 	free    bool                               // the test sets Options.FreeAlgorithm
-	large   bool                               // for many rows it offers a third algorithm, with a tile of 128 by 128
-	unknown map[int32]bool                     // attributes of algorithms that it does not know
+	large   bool                               // it offers a third algorithm, of tile 128 by 128, for largeRows rows
+	unknown map[int32]bool                     // attributes of algorithms that the library does not know
 	answer  driver.Status                      // status that the heuristic returns
 	queries []uint64                           // the rows of each heuristic query
 	checks  []uint64                           // the rows of each check
 	runs    int
 }
 
-// Attributes under which a fake layout stores its other properties.
+// Attributes of the fake, under which it stores the arguments with which a layout or a descriptor was created.
 const (
 	fakeType = 100 + iota
 	fakeRows
@@ -90,7 +90,7 @@ func (c *fakeCublas) functions() *driver.CublasLt {
 				t.Errorf("the heuristic is asked with the preferences %v", p)
 			}
 			c.queries = append(c.queries, c.objects[d][driver.LayoutCols])
-			// The first offer splits the inner dimension, as cuBLAS often does.
+			// The first algorithm offered splits the inner dimension, as it often does in the real cuBLAS.
 			list := unsafe.Slice(found, wanted)
 			list[0].Algo[0], list[0].Algo[1] = 1, 4
 			list[1].Algo[0], list[1].Algo[1] = 2, 1
@@ -145,7 +145,7 @@ func (c *fakeCublas) functions() *driver.CublasLt {
 	}
 }
 
-// chosen returns the algorithm that the backend must use if free is not set.
+// chosen returns the number of the algorithm that the backend must use unless c.free is set.
 func (c *fakeCublas) chosen() uint64 {
 	if c.large {
 		return 3

@@ -138,7 +138,7 @@ func (k *fakeLaunch) run() {
 		k.rotateKeys()
 	case "attention", "attention_rotary":
 		k.attention(family == "attention_rotary")
-	case "activate", "gate": // follows a product of fakeCublas, which computes nothing
+	case "activate", "gate": // these do nothing: they follow a product of fakeCublas, which computes nothing
 	case "pool":
 		k.pool()
 	case "narrow":
@@ -233,7 +233,7 @@ func (k *fakeLaunch) rotateKeys() {
 	for r := range rows {
 		row := qkv.row(r)
 		k.turn(row, width, pos[r], heads, d, 1)
-		out.set(r, 0, row[width:width+min(width, 2*512*k.x)]) // 512 pairs of columns a block
+		out.set(r, 0, row[width:width+min(width, 2*512*k.x)]) // a block rotates 512 pairs of columns
 	}
 }
 
@@ -250,7 +250,7 @@ func (k *fakeLaunch) attention(rotary bool) {
 		k.gpu.t.Errorf("%s is launched for %d of %d heads with %d bytes of shared memory: %v", k.name, k.y, heads, k.shared, err)
 	}
 	slopes := k.vector("slopes", heads)
-	if t != kernels.FP32 { // the 16-bit kernels subtract slopes before they scale the scores
+	if t != kernels.FP32 { // the backend has divided the slopes for the 16-bit kernels by the scale
 		for i := range slopes {
 			slopes[i] *= k.float("scale")
 		}

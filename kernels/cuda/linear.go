@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// activationKernels has the names of two kernels for each activation. product multiplies and applies the activation.
-// alone applies the activation to a product of cuBLAS.
+// activationKernels has the names of two kernels for each activation. The kernel named product multiplies two matrices
+// and applies the activation. The kernel named alone applies the activation to a product that cuBLAS has computed.
 var activationKernels = [...]struct{ product, alone string }{
 	kernels.Identity: {"gemm", ""},
 	kernels.GELU:     {"gemm_gelu", "activate"},
@@ -33,7 +33,7 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 		to = scratch
 	}
 	product, then := c.withCublas(w, bias, to, in, add), c.activation(o.Then, out, to)
-	// With cuBLAS the activation is a separate entry in a profile.
+	// With cuBLAS the activation has an entry of its own in a profile, so e becomes the entry of the product alone.
 	plain := o
 	plain.Then = kernels.Identity
 	e.name, _, _ = c.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
@@ -51,7 +51,7 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 }
 
 // withCublas returns a function that launches a product by cuBLAS, without its activation. If cuBLAS has no usable
-// algorithm, that function does nothing and returns false.
+// algorithm for the number of rows, the returned function does nothing and returns false.
 func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(*submission) bool {
 	products, at, offset := c.backend.products, to.narrow, bias.copied
 	if to.wide != 0 {
@@ -78,8 +78,9 @@ func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, ad
 	}
 }
 
-// activation returns a function that launches the activation of a product of cuBLAS and then updates the 16-bit copy of
-// out, if out has both copies. A GEGLU reads the product from its workspace; other activations work in place.
+// activation returns a function that launches the activation of a product that cuBLAS has computed, and then updates
+// the 16-bit copy of out if out also has a float32 copy. A GEGLU reads the product from its workspace; other
+// activations work in place.
 func (c *compiler) activation(then kernels.Activation, out *matrix, product *memory) func(*submission) {
 	narrow := c.convert("narrow", out.narrow, out.wide, out.cols)
 	if then == kernels.Identity {
@@ -90,7 +91,7 @@ func (c *compiler) activation(then kernels.Activation, out *matrix, product *mem
 		t, to, from = kernels.FP32, out.wide, product.wide
 	}
 	if !then.Gates() {
-		from = 0 // the kernel works in place, and this parameter is a bias; there is none, because cuBLAS has added it
+		from = 0 // the kernel works in place; its second parameter is a bias, null because cuBLAS has added the bias
 	}
 	k := c.kernel(activationKernels[then].alone + "_" + t.String())
 	return func(s *submission) {

@@ -8,8 +8,7 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// Each function in this file, in linear.go and in attention.go prepares an operation and returns a function that
-// launches it.
+// Each method in this file prepares one kind of operation and returns a function that launches it.
 
 func (c *compiler) embed(o kernels.Embed, out *matrix) func(*submission) {
 	scale, embed, t := c.kernel("embed_scale"), c.typed("embed"), c.tables

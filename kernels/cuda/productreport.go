@@ -8,7 +8,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Product describes a matrix product, except its number of rows. The choice of an algorithm depends on these fields:
+// Product describes a matrix product, except its number of rows. cuBLAS chooses an algorithm by the fields of a
+// Product. The product is
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 type Product struct {
@@ -38,14 +39,14 @@ func (p Product) String() string {
 type ProductReport struct {
 	Product
 
-	// AskedRows is the number of rows for which cuBLAS has offered the chosen algorithm, or was last asked for one. It
-	// is 0 if cuBLAS was never asked.
+	// AskedRows is the number of rows for which cuBLAS offered the chosen algorithm. If no algorithm was chosen, it is
+	// the number of rows in the last query, or 0 if cuBLAS was never asked.
 	AskedRows int `json:"asked_rows"`
-	// Algorithm describes the algorithm of cuBLASLt by the numbers of cublasLt.h, with a dash for each that this
-	// version of the library does not report. It is empty if no algorithm is usable.
+	// Algorithm describes the chosen algorithm by its attributes, with the numbers of cublasLt.h. A dash stands for an
+	// attribute that this version of the library does not report. Algorithm is empty if no algorithm is usable.
 	Algorithm string `json:"algorithm,omitempty"`
 	Calls     int64  `json:"calls"` // number of products that cuBLAS computed
-	Rows      int64  `json:"rows"`  // total number of their rows
+	Rows      int64  `json:"rows"`  // total number of rows of the products that cuBLAS computed
 
 	// OwnCalls and OwnRows count the products that the package's own kernels computed, and the rows of these products.
 	// There are two reasons for such a product: cuBLAS has no usable algorithm, or its algorithm does not support the
@@ -76,8 +77,8 @@ func many[N int | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Products returns a report on every matrix product in the programs that the backend has compiled, the largest first.
-// It may be called after Close. Without cuBLAS it returns nil.
+// Products returns a report on every matrix product in the programs that the backend has compiled, the product with the
+// largest weight matrix first. It may be called after Close. Without cuBLAS it returns nil.
 func (b *Backend) Products() (list []ProductReport) {
 	if b.products == nil {
 		return nil

@@ -35,7 +35,8 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	}
 	weights := newNet(t, b)
 	w, bias := weights.load(kernels.Projection, 1, 1, 16, 8), weights.load(kernels.Vector, 2, 1, 16)
-	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // a product that reads the result of the first; report leaves it out
+	// back is for products that read the result of another product. The method report leaves them out.
+	back := weights.load(kernels.Projection, 3, 1, 1000, 16)
 	if len(rows) > 0 {
 		n := newNet(t, b)
 		x := n.tokens(8)
@@ -66,7 +67,8 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	return multiplied{b, f, c}
 }
 
-// report returns the reports of the products, without those whose only input is the result of another product.
+// report returns the reports of the products, without those of 1000 columns, which only read the result of another
+// product.
 func (m multiplied) report() []ProductReport {
 	return slices.DeleteFunc(m.Products(), func(r ProductReport) bool { return r.N == 1000 })
 }
@@ -152,8 +154,8 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions checks which algorithm of cuBLAS the backend chooses. By default on Hopper in bf16 it is one
-// with a tile of 128 by 128, if cuBLAS offers that for many rows, and otherwise the first usable one. With
+// TestAlgorithmOptions checks which algorithm of cuBLAS the backend chooses. By default on Hopper in bf16 it is the one
+// with a tile of 128 by 128, if cuBLAS offers it for largeRows rows, and otherwise the first usable one. With
 // FirstAlgorithm it is always the first usable one. With FreeAlgorithm the backend asks again for the rows of each
 // batch. Both options must be part of the backend's name and exclude each other.
 func TestAlgorithmOptions(t *testing.T) {

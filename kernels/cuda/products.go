@@ -13,29 +13,30 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// workspaceBytes is the size of the workspace for a product of cuBLAS. It is constant, because the choice of an
-// algorithm depends on it.
+// workspaceBytes is the size of the workspace for a product by cuBLAS. It is constant, because cuBLAS chooses an
+// algorithm by it.
 const workspaceBytes = 32 << 20
 
 // heuristicRows is the number of rows for which cuBLAS is asked to choose an algorithm. It does not depend on the
-// batch: another algorithm may sum in another order, and the bits of a row must be the same in every batch.
+// batch: for another number cuBLAS may choose an algorithm that sums in another order, and the bits of a row must be
+// the same in every batch.
 const heuristicRows = 4096
 
-// On Hopper in bf16 the backend prefers an algorithm with a tile of 128 by 128. An H200 was measured (bench/results):
-// cuBLAS never offers this algorithm first, but if cuBLAS offers it for largeRows rows, it is faster than the first
-// one. The results have the same bits: for the matrix products of three models in bf16, 136 cases, all algorithms that
-// sum each element in one piece agreed in the first 64 MiB of the result.
+// On a Hopper GPU in bf16 the backend prefers an algorithm with a tile of 128 by 128, if cuBLAS offers one for
+// largeRows rows. On an H200 (bench/results) cuBLAS never offered this algorithm first, but it was faster than the
+// first one. Both give the same bits: in all 136 cases that were compared, in bf16, algorithms that sum each element in
+// one piece agreed in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
-	hopper      = 9  // major compute capability of an H200
+	hopper      = 9  // major compute capability of Hopper GPUs, such as an H200
 	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
 )
 
-// heuristicChoices is the number of algorithms that cuBLAS is asked to offer. Several are needed, because some split
-// the inner dimension.
+// heuristicChoices is the number of algorithms that cuBLAS is asked to offer. One would not be enough, because
+// algorithms that split the inner dimension are not usable.
 const heuristicChoices = 16
 
-// products computes matrix products with cuBLASLt. Its methods must be called with the device's context.
+// products computes matrix products with cuBLASLt. Its methods must be called inside gpu.Device.Do.
 type products struct {
 	lt         *driver.CublasLt
 	dtype      kernels.DType
@@ -44,19 +45,19 @@ type products struct {
 	handle     driver.Handle
 	preference driver.Handle
 	version    string     // version of the library
-	name       string     // name of the library and of the options, which may change bits
-	scalars    gpu.Pinned // the float32 values 1 and 0
+	name       string     // the library and the options that may change bits, for Backend.Name
+	scalars    gpu.Pinned // the float32 values 1 and 0, for alpha and beta
 
 	mu    sync.Mutex // guards the fields below
 	plans map[Product]*plan
-	value uint64                 // value of an attribute; a field, so that setting it allocates nothing
-	found driver.HeuristicResult // result of AlgoCheck; a field for the same reason
+	value uint64                 // argument of calls that set an attribute; a field, so that they allocate nothing
+	found driver.HeuristicResult // result of AlgoCheck; a field, so that the call allocates nothing
 }
 
 // plan is a matrix product with its descriptors for cuBLAS and its algorithm, if there is one.
 //
 // cuBLAS stores matrices by columns. A row-major matrix [rows, c] is for cuBLAS a column-major matrix [c, rows] whose
-// leading dimension is the pitch. So it computes
+// leading dimension is the pitch. So cuBLAS computes
 //
 //	D[n, rows] = Aᵀ · B,  A = W as [k, n],  B = In as [k, rows]
 type plan struct {
@@ -64,8 +65,8 @@ type plan struct {
 	algo    driver.MatmulAlgo
 	desc    driver.Handle
 	a, b, d driver.Handle // layouts of A, B and D; C has the layout of D
-	rows    int           // number of rows in the layouts
-	fits    bool          // whether the algorithm supports that number of rows
+	rows    int           // number of rows of In and Out in the layouts b and d
+	fits    bool          // whether the algorithm supports the number in rows
 }
 
 // newProducts creates a handle of cuBLASLt, and the preference by which cuBLASLt chooses algorithms.
@@ -163,7 +164,8 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	}
 	made := &plan{ProductReport: ProductReport{Product: s}}
 	if s.Add && !s.Wide {
-		made.Refusal = "cuBLAS requires a residual of the result's type" // C has the type of D
+		// The residual is C, which has the same layout as D and therefore the same type.
+		made.Refusal = "cuBLAS requires a residual of the result's type"
 	} else if err := p.prepare(made, rows, bias); err != nil {
 		p.discard(made)
 		return nil, err
@@ -217,10 +219,10 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 	return p.lt.DescSet(made.desc, driver.DescBias, &p.value, 8).Err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose sets the algorithm of a plan to the first one that cuBLAS offers for the given number of rows. On Hopper in
-// bf16 it sets one with a tile of 128 by 128 instead, if cuBLAS offers that for largeRows; only in bf16 has it been
-// timed. Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the
-// chosen algorithm was offered.
+// choose sets the algorithm of a plan to the first usable one that cuBLAS offers for the given number of rows. If
+// p.tiled is set and cuBLAS offers an algorithm with a tile of 128 by 128 for largeRows rows, choose takes that
+// algorithm instead. Before the call, the layouts must have the given number of rows. Afterwards they have the number
+// of rows for which the chosen algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)
@@ -249,7 +251,7 @@ func (p *products) choose(made *plan, rows int) error {
 	return nil
 }
 
-// setRows sets the number of rows in the layouts.
+// setRows sets the number of rows of In and Out in the layouts of a plan.
 func (p *products) setRows(made *plan, rows int) error {
 	p.value = uint64(rows)
 	err := cmp.Or(
@@ -262,7 +264,8 @@ func (p *products) setRows(made *plan, rows int) error {
 }
 
 // offered returns the algorithms that cuBLAS offers for a number of rows and that sum each element in one piece. With
-// Options.FreeAlgorithm it returns all that cuBLAS offers. If there is none, it returns the reason.
+// Options.FreeAlgorithm it also returns algorithms that split the inner dimension. If no algorithm is left, it returns
+// the reason.
 func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResult, why string) {
 	found, count := make([]driver.HeuristicResult, heuristicChoices), int32(0)
 	shapes := fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, made.K, made.N, made.K)
@@ -283,23 +286,23 @@ func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResul
 }
 
 // inOnePiece reports whether an algorithm sums each element in one piece: it neither splits the inner dimension nor
-// adds up parts. It returns false if an attribute cannot be read.
+// adds up partial sums. inOnePiece returns false if an attribute of the algorithm cannot be read.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
 	splits, known := p.attribute(algo, driver.ConfigSplitK, 4)
 	reduction, told := p.attribute(algo, driver.ConfigReduction, 4)
 	return known && splits <= 1 && told && reduction == driver.ReductionNone
 }
 
-// attribute returns an attribute of an algorithm, and whether the library knows it.
+// attribute returns an attribute of an algorithm, and whether the library knows the attribute.
 func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64) (n int32, known bool) {
 	value, written := uint64(0), uint64(0)
 	status := p.lt.AlgoConfig(algo, number, &value, bytes, &written)
 	return int32(uint32(value)), status == 0
 }
 
-// resize prepares a plan for a number of rows. It checks that the algorithm supports that number. With
-// Options.FreeAlgorithm it chooses another algorithm instead. All layers of a batch have the same number of rows, so
-// only the first call for a batch does any work.
+// resize prepares a plan for a number of rows and a bias. If the number of rows changes, resize checks that the
+// algorithm supports the new number. With Options.FreeAlgorithm it chooses another algorithm for that number instead.
+// All layers of a batch have the same number of rows, so only the first call for a batch takes time.
 func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
@@ -321,7 +324,7 @@ func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	return nil
 }
 
-// discard frees the objects of a plan.
+// discard frees the descriptors that a plan has in cuBLAS.
 func (p *products) discard(made *plan) {
 	if made.desc != 0 {
 		p.lt.DescDestroy(made.desc)

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// entry is an operation in a profile: its name, and its FLOPs as returned by Program.Describe. The name of an output is
-// empty, because it takes no time on the compute stream.
+// entry is an operation in a profile: its name, and its FLOPs as returned by Program.Describe. The name is empty for an
+// Output, which takes no time on the compute stream and is not measured.
 type entry struct {
 	name              string
 	perToken, perPair float64
@@ -32,7 +32,7 @@ func (s *submission) startTiming() {
 	}
 }
 
-// endTiming records the event after an operation, whose entry is e.
+// endTiming records the event after an operation if there is a profile. e is the entry of the operation.
 func (s *submission) endTiming(e entry) {
 	if s.into != nil && e.name != "" && s.Err == nil {
 		s.timings.entries = append(s.timings.entries, e)
@@ -55,7 +55,7 @@ func (s *submission) recordTime() {
 	s.Record(m.events[at], s.compute)
 }
 
-// addTimings adds the times of a batch to the profile. All its events must have happened.
+// addTimings adds the times of a batch to the profile. All events of the batch must have happened.
 func (s *submission) addTimings(c *gpu.Context) {
 	m := &s.timings
 	for i, e := range m.entries {

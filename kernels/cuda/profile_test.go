@@ -12,7 +12,7 @@ import (
 // TestProfile checks that a profile contains each operation, with the number of its runs, its time and its FLOPs. On
 // the fake device each item of work on a stream takes one millisecond.
 func TestProfile(t *testing.T) {
-	const flops = 2.0 * 14 * 32 * 16 // number of operations in one product
+	const flops = 2.0 * 14 * 32 * 16 // FLOPs of a product of 14 rows with a weight of [32, 16]
 	const flops8 = 3 * 2.0 * 14 * 8 * 32
 	entry := func(calls int, took time.Duration, flops float64) string {
 		return fmt.Sprintf("%d calls, %v, %v FLOPs", calls, took, flops)
@@ -23,7 +23,7 @@ func TestProfile(t *testing.T) {
 			"linear 32x16":        entry(3, 6*time.Millisecond, 3*flops), // includes the wait for a copy of the previous run
 			"linear 8x32":         entry(3, 6*time.Millisecond, flops8),
 			"norm":                entry(3, 3*time.Millisecond, 0),
-			"embed":               entry(3, 6*time.Millisecond, 0), // two launches
+			"embed":               entry(3, 6*time.Millisecond, 0), // two launches for each run
 		})
 	})
 	t.Run("cuBLAS", func(t *testing.T) {

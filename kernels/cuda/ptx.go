@@ -22,7 +22,7 @@ func embeddedImages() ([]gpu.Image, error) {
 	var list []gpu.Image
 	for line := range strings.Lines(string(manifest)) {
 		switch fields := strings.Fields(line); fields[0] {
-		case "ptx": // its kernels follow, each once for every architecture
+		case "ptx": // a module; the lines of its kernels follow, one for each kernel and architecture
 			text := func() ([]byte, error) { // the driver expects a zero byte at the end
 				text, err := ptxFiles.ReadFile("ptx/" + fields[1])
 				return append(text, 0), err

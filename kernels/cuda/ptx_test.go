@@ -18,22 +18,22 @@ import (
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
 	Flags    string            // flags of nvcc
-	Sources  map[string]string // file name in src to SHA-256 in hex
+	Sources  map[string]string // SHA-256 in hex of each file in the folder src, by file name
 	Modules  []module          // sorted by name
 }
 
 // module is one PTX file.
 type module struct {
-	File    string // name in ptx
+	File    string // file name in the folder ptx
 	Version string // the PTX ISA version that the driver must support, for example "7.0"
-	SHA256  string // in hex
+	SHA256  string // of the file, in hex
 	Kernels []kernelFigures
 }
 
 // kernelFigures are the resources that ptxas reports for one kernel on one architecture.
 type kernelFigures struct {
 	Name      string
-	Target    string // for example "sm_80"
+	Target    string // architecture, for example "sm_80"
 	Registers int    // per thread
 	Shared    int    // bytes of static shared memory per block
 	Stack     int    // bytes of local memory per thread

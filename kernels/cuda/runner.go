@@ -16,16 +16,16 @@ type runner struct {
 	limits  kernels.Limits
 	steps   []step
 
-	profile *kernels.Profile // or nil
-	idle    []*submission    // free for reuse
+	profile *kernels.Profile // nil if no profile is wanted
+	idle    []*submission    // submissions that are not in flight, for reuse
 
-	resources              gpu.Resources // the fields below, and the memory and events of submissions
-	compute, loads, copies gpu.Stream    // loads uploads, copies downloads
+	resources              gpu.Resources // owns the fields below, and the memory and events of submissions
+	compute, loads, copies gpu.Stream    // streams for kernels (compute), uploads (loads) and downloads (copies)
 	fence                  gpu.Event     // used only to order two streams, so it can be reused at once
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // tables of rotations by their frequencies, see rotation
+	rotations              map[string]driver.Pointer // tables of cosines and sines, see compiler.rotation
 	positions              kernel
 }
 
@@ -41,8 +41,8 @@ func (r *runner) submission() *submission {
 	return s
 }
 
-// Start launches the program on a batch and returns without waiting for the device. The function wait returns when dst
-// holds the results, or returns any error.
+// Start launches the program on a batch and returns without waiting for the device. The function wait blocks until dst
+// holds the results, and returns the error of the run.
 func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	if err := r.program.CheckRun(r.limits, b, dst); err != nil {
 		return func() error { return err }
@@ -59,7 +59,7 @@ func (r *runner) Profile(p *kernels.Profile) bool {
 	return true
 }
 
-// Close waits for the streams and frees everything.
+// Close waits for the streams and frees all memory, streams and events of the runner.
 func (r *runner) Close() error {
 	r.idle = nil
 	return outOfMemory(r.backend.device.Free(&r.resources))

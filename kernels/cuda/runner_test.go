@@ -314,7 +314,8 @@ func TestCopiesAreOrderedByEvents(t *testing.T) {
 		t.Fatal("it fails")
 	}
 	calls := strings.Join(slices.DeleteFunc(f.calls, func(c string) bool { return strings.HasPrefix(c, "cu") }), " ")
-	want := "record wait upload upload upload record wait launch launch launch launch " + // positions, scale, embed, norm
+	// The first four launches are positions, embed_scale, embed and layernorm.
+	want := "record wait upload upload upload record wait launch launch launch launch " +
 		"record wait download record wait launch record wait download record record record"
 	if calls != want {
 		t.Errorf("the calls are\n%s\nand not\n%s", calls, want)
@@ -458,7 +459,8 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	x := n.tokens(16)
 	n.Output(n.linear(n.linear(n.linear(x, 1, 16), 2, 16), 3, 16))
 	r := n.compile(b, kernels.Limits{Tokens: 100, Sequences: 2})
-	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [] 0" { // two products: to the operands' type, and to float32
+	// There are two shapes of products: with a result in the operands' type, and with one in float32.
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [] 0" {
 		t.Errorf("after Compile queries, checks and runs are %s", got)
 	}
 	for _, rows := range []int{7, 5, 7} {

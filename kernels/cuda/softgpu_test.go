@@ -64,7 +64,8 @@ var inProcess = sync.OnceValues(func() (*software, error) {
 	return s, err
 })
 
-// softwareGPU returns the software GPU. It skips the test in short mode, and if there is no C++ compiler; CI has one.
+// softwareGPU returns the software GPU. It skips the test in short mode. It also skips the test if there is no C++
+// compiler, unless the variable CI is set.
 func softwareGPU(t *testing.T) *software {
 	t.Helper()
 	softwareFolder(t)

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// submission is a batch in flight, with its pinned memory and its events. A runner uses its submissions again. It has
-// as many as there were batches in flight at the same time, so later batches allocate nothing.
+// submission is a batch in flight, with its pinned memory and its events. A runner reuses its submissions. It has as
+// many as there ever were batches in flight at the same time, so later batches allocate nothing.
 type submission struct {
 	*runner
 	*gpu.Context              // set only during the method run
@@ -17,21 +17,22 @@ type submission struct {
 
 	batch kernels.Batch
 	dst   [][]float32
-	into  *kernels.Profile // nil without a profile
+	into  *kernels.Profile // profile to which the timings are added, or nil
 
-	blocks           int          // number of blocks of attention, see tables.cut
-	err              error        // result of run
-	recorded         bool         // computed and copied have been recorded
-	loaded           gpu.Pinned   // source of the uploads
-	results          []gpu.Pinned // memory for each output of the program
-	computed, copied gpu.Event    // the last kernel and the last download have finished
+	blocks           int          // number of blocks of query rows for attention, see tables.cut
+	err              error        // error of the method run
+	recorded         bool         // whether the events computed and copied have been recorded
+	loaded           gpu.Pinned   // pinned memory from which the tables of the batch are uploaded
+	results          []gpu.Pinned // pinned memory to which each output of the program is downloaded
+	computed, copied gpu.Event    // happen when the last kernel and the last download have finished
 	timings          timings
 }
 
 // tokens returns the number of tokens in the batch.
 func (s *submission) tokens() int { return len(s.batch.IDs) }
 
-// failure returns an OpError for the whole batch. op is the part of the run that failed, "batch" or "wait".
+// failure returns an OpError for the whole batch. op names the part of the run that failed: "batch" (sending it) or
+// "wait".
 func (s *submission) failure(op string, err error) error {
 	shapes := fmt.Sprintf("[%d tokens, %d sequences]", s.tokens(), s.batch.Sequences())
 	return &kernels.OpError{Op: op, Shapes: shapes, Err: err}
@@ -93,15 +94,15 @@ func (s *submission) waitForReaders(m *memory) {
 	}
 }
 
-// output enqueues the download of the program's output i, which runs beside later operations. v is the value to
-// download.
+// output enqueues the download of v, which is output i of the program and is stored in from. Later operations of the
+// batch run at the same time.
 func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	row, most := 4*pitch(from.cols), s.limits.Tokens
 	if s.program.PerSequence(v) {
 		most = s.limits.Sequences
 	}
 	if s.results[i].At == nil {
-		// This size is enough for the limits, so later batches need no more.
+		// The size suffices for the largest batch that the limits allow, so memory is pinned only once.
 		s.results[i] = s.resources.Pin(s.Context, most*row)
 	}
 	if from.reading == 0 {

@@ -83,8 +83,8 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestBatchIsSentWhileAnotherComputes checks that the upload of a batch waits only for the second to last batch, whose
-// buffer it overwrites, and not for the last one.
+// TestBatchIsSentWhileAnotherComputes checks that the upload of a batch waits only for the batch before the previous
+// one, whose buffer it overwrites, and not for the previous batch.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -95,8 +95,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
-	// start starts a batch and runs the uploads. It returns the number of work items on the compute stream: those that
-	// have run by then, and all.
+	// start starts a batch and runs its uploads. It returns two numbers of work items on the compute stream: of those
+	// that have run then, and of all.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)

@@ -12,12 +12,12 @@ import (
 // memory is the device memory of one slot, which several values use one after the other: rows in float32, in the
 // operands' type, or in both. If the operands' type is float32, wide is the only array.
 type memory struct {
-	wide    driver.Pointer // float32
-	narrow  driver.Pointer // bf16 or fp16
+	wide    driver.Pointer // address of the rows in float32, or null
+	narrow  driver.Pointer // address of the rows in bf16 or fp16, or null
 	operand driver.Pointer // the array of the operands' type: narrow, or wide in fp32
 
 	reading gpu.Event // happens when the last download from this slot has finished; created when first needed
-	busy    bool      // reading has been recorded and not waited for
+	busy    bool      // whether reading has been recorded and no launch has waited for it yet
 }
 
 // matrix is a value of a program: its device memory and its number of columns.
@@ -80,7 +80,7 @@ func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	turns := make([]float32, 0, 2*len(invFreq)*c.limits.Tokens)
 	for position := range c.limits.Tokens {
 		for _, f := range invFreq {
-			// The product is rounded to float32, as in the reference.
+			// The product is rounded to float32, as in the models' original PyTorch code.
 			sin, cos := math.Sincos(float64(float32(position) * f))
 			turns = append(turns, float32(cos), float32(sin))
 		}
@@ -89,7 +89,7 @@ func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	return c.rotations[key]
 }
 
-// constant copies float32 values to the device.
+// constant copies float32 values to the device and returns their address.
 func (c *compiler) constant(values []float32) driver.Pointer {
 	var host gpu.Resources
 	bytes := 4 * len(values)

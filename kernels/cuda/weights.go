@@ -17,13 +17,13 @@ import (
 type staging struct {
 	stream  gpu.Stream
 	buffers [2]gpu.Pinned
-	copied  [2]gpu.Event // the last copy from each buffer has finished
+	copied  [2]gpu.Event // happens when the last copy from the buffer has finished
 }
 
-// stagingBytes is the size of each buffer.
+// stagingBytes is the size of each staging buffer.
 const stagingBytes = 16 << 20
 
-// allocate creates the stream and the buffers of the given size when it is first called.
+// allocate creates the stream and the buffers when it is first called. bytes is the size of each buffer.
 func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 	if s.stream != 0 {
 		return
@@ -67,7 +67,8 @@ func (m *model) Close() error {
 	return outOfMemory(m.device.Free(&m.weights))
 }
 
-// Load converts the parts to the device's type on the host, a buffer at a time, and uploads them.
+// Load stacks the parts by rows and uploads them. Before the upload it converts them on the host, one staging buffer at
+// a time: vectors to float32, all others to the operands' type.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
@@ -159,5 +160,5 @@ func fill(dst []byte, first, n, cols int, t kernels.DType, read func([]float32, 
 		})
 	}
 	group.Wait()
-	return cmp.Or(failed...) // the first error suffices, because all parts usually fail together
+	return cmp.Or(failed...) // the first error suffices, because all workers usually fail for the same reason
 }

@@ -25,8 +25,8 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, 
 		if err != nil {
 			t.Fatalf("%s: %v", c.Name, err)
 		}
-		// AllocsPerRun rounds the average down: the runtime itself allocates now and then, for instance after a garbage
-		// collection.
+		// The Go runtime itself allocates now and then, for instance after a garbage collection. AllocsPerRun rounds
+		// the average down, so these rare allocations do not count.
 		if n := testing.AllocsPerRun(batches, run); n != 0 {
 			t.Errorf("%s: %v allocations in two batches", c.Name, n)
 		}
@@ -34,7 +34,8 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, 
 	}
 }
 
-// prepare compiles a case. The function run runs two batches: all sequences of the case, and the first two.
+// prepare compiles a case. The function run runs two batches: one of all sequences of the case, and one of the first
+// two. The function free frees the memory of the program and its weights.
 func (c Case) prepare(t *testing.T, backend kernels.Backend, operands kernels.DType) (run, free func(), err error) {
 	lens, tags := c.Lengths, count(len(c.Lengths))
 	batches := [2]kernels.Batch{c.batch(lens, tags), c.batch(lens[:2], tags)}

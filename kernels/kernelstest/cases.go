@@ -35,7 +35,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 		return []kernels.Value{b.Embed(x), b.Stored(b.Embed(x))}
 	}})
 
-	// The result of a product can be read as float32, in the operands' type, or in both.
+	// The result of a product can be read as float32, in the operand type, or in both.
 	readers := map[string]func(b *Bench, y kernels.Value) []kernels.Value{
 		"float32": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y} },
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
@@ -54,7 +54,8 @@ func cases(activations []kernels.Activation, short bool) []Case {
 	}
 	for i, reader := range []string{"float32", "operand", "both"} {
 		for j, then := range activations {
-			widths := []int{20, 50, 96} // multiples of 16, the columns in a panel, and others
+			// 96 is a multiple of 16, the width of a panel of the CPU backend; 20 and 50 are not.
+			widths := []int{20, 50, 96}
 			if short {
 				k := (i + j) % len(widths)
 				widths = widths[k : k+1]
@@ -130,7 +131,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 				return []kernels.Value{b.Stored(b.Attention(b.Input(3*heads*d), o))}
 			})
 		}
-		// Only the case with slopes has long sequences, because the reference is slow.
+		// Only alibi and rotary have a sequence of 1,025 tokens, because the reference is slow.
 		attention("attention", ragged, kernels.Attention{Scale: scale})
 		attention("alibi", nil, kernels.Attention{Scale: scale, Slopes: slopes})
 		attention("rotary", []int{65, 1, 257, 2, 33, 1025}, kernels.Attention{Scale: 1, Rotary: rotary})
@@ -144,7 +145,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 		return []kernels.Value{y, b.Stored(y)}
 	})
 	add("attention/two of one input", ragged, func(b *Bench) []kernels.Value {
-		// The first operation must not change its input.
+		// The first attention must not change x, because the second one reads x, too.
 		x := b.Input(3 * 2 * 16)
 		o := kernels.Attention{Heads: 2, Scale: 1, Rotary: &kernels.Rotary{QScale: 0.25, InvFreq: Frequencies(16)}}
 		first := b.Attention(x, o)
@@ -179,8 +180,8 @@ func cases(activations []kernels.Activation, short bool) []Case {
 }
 
 // linearShapes returns the shapes [out, in] of matrix products. The second to last has many columns: several tiles and
-// part of another. The last has a long inner dimension. Both are smaller if short is set, as it is for emulators and
-// the race detector.
+// part of another. The last has a long inner dimension. Both are smaller if short is set; emulators and the race
+// detector need smaller products.
 func linearShapes(short bool) [][2]int {
 	shapes := [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}}
 	if short {

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes checks that Compile refuses every program with a mistake, and that a runner refuses every batch with one.
-// The error must be an *OpError that names the operation. The batch after a refused one must succeed.
+// mistakes checks that Compile refuses every program with a mistake, and that a runner refuses every batch with a
+// mistake. The error must be an *OpError that names the operation. The batch after a refused one must succeed.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {
@@ -175,8 +175,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts checks that a runner may start several batches before the first is waited for. Each must have the same results
-// as alone, and a batch that fails must not affect the others.
+// starts checks that a runner may start several batches before the first is waited for. Each batch must have the same
+// results as when it runs alone, and a batch that fails must not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()

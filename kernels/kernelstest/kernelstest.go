@@ -21,7 +21,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// allowance is the permitted ratio of a backend's error to that of the baseline.
+// allowance is the permitted ratio of a backend's error to the error of the baseline, plain loops in the same
+// precision.
 const allowance = 2
 
 // floor is a relative error that is always permitted. It is four roundings to float32, as many as the shortest
@@ -32,8 +33,8 @@ const floor = 4 * 0x1p-24
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run runs the whole suite on a backend with the given operand type. It calls open once for each test; open must return
-// a fresh backend. Results of the reference that are already in known are not computed again. Compile must refuse the
-// activations in lacks, and the other tests do not use them.
+// a fresh backend. Results of the reference that are already in known are not computed again. lacks lists the
+// activations that the backend does not compute: Compile must refuse them, and no other test uses them.
 func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, cases(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
 	refuses := func(t *testing.T, b kernels.Backend) { unsupported(t, b, append(lacks, unknown)) }
@@ -53,8 +54,9 @@ func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func()
 	run(t, products(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
 }
 
-// RunShortProducts does the same as RunProducts, always with the smaller sizes that go test -short selects. It is for
-// an implementation of products that another test compares bit for bit with one that has passed the suite.
+// RunShortProducts does the same as RunProducts, but always with the smaller sizes that go test -short selects. It is
+// for an implementation of products that gives the same bits as an implementation that passes the whole suite, as
+// another test checks.
 func RunShortProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, products(computed(lacks), true), true, operands, known, open, lacks)
 }
@@ -64,7 +66,7 @@ func products(activations []kernels.Activation, short bool) []Case {
 	return slices.DeleteFunc(cases(activations, short), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") })
 }
 
-// computed returns all activations but those that a backend lacks.
+// computed returns all activations except those in lacks.
 func computed(lacks []kernels.Activation) []kernels.Activation {
 	all := slices.Clone(kernels.Activations[:])
 	return slices.DeleteFunc(all, func(a kernels.Activation) bool { return slices.Contains(lacks, a) })
@@ -93,8 +95,8 @@ func run(t *testing.T, list []Case, short bool, operands kernels.DType, known *K
 // Case is a test case. Build builds a program of one or a few operations and returns the values to compare.
 type Case struct {
 	Name    string
-	Lengths []int // lengths of the sequences; nil means one batch with those of ragged, and one with a long sequence
-	Tokens  bool  // whether ids are tokens of Vocabulary; otherwise they are row numbers of an Input
+	Lengths []int // lengths of the sequences; nil means two batches: the lengths in ragged, and one long sequence
+	Tokens  bool  // whether ids are random tokens below Vocabulary; if not, they are the row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
 
 	short bool // whether sequences have at most 65 tokens and fewer runs are compared, as in short mode
@@ -121,7 +123,7 @@ func (c Case) mixed() []int {
 	return lens
 }
 
-// Result is a value to compare.
+// Result is the output of a run that is compared with the same output of another run.
 type Result struct {
 	Values      []float32
 	Cols        int
@@ -130,7 +132,7 @@ type Result struct {
 
 // Run builds the program of the case and runs it once on sequences of the lengths lens. The ids and inputs of sequence
 // i are generated from tags[i]. If tags is nil, the tags are 0, 1, 2, …. The limits exceed the batch by slack tokens
-// and sequences.
+// and by slack sequences.
 func (c Case) Run(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
@@ -190,7 +192,7 @@ func (k *Known) of(t testing.TB, c Case, operands kernels.DType, lens []int) (wa
 	return results()
 }
 
-// compare checks the backend's results against the reference. It returns its results for the batch of several
+// compare checks the backend's results against the reference. It returns the backend's results for the batch of several
 // sequences.
 func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DType, known *Known) (mixed []Result) {
 	t.Helper()
@@ -244,7 +246,8 @@ func relative(a, b []float32) float64 {
 }
 
 // repeat runs the batch of several sequences again: with the same limits, and with limits that are larger by 77 tokens
-// and sequences. In short mode it uses only the larger limits. Every bit of the results must be the same as in first.
+// and 77 sequences. In short mode it uses only the larger limits. Every bit of the results must be the same as in
+// first.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if c.short {
@@ -311,11 +314,12 @@ func Differs(a, b []float32) int {
 	return -1
 }
 
-// Vocabulary is the number of rows of the tables for token lookups. The last id is the mask.
+// Vocabulary is the number of rows of the tables for token lookups. The last id is that of the mask token.
 const Vocabulary = 37
 
 // batch returns a batch of sequences with the given lengths. If c.Tokens is set, the ids are random, from a generator
-// seeded with the tags, and about one in nine is the mask. Otherwise the ids are the indices of the rows of an Input.
+// seeded with the tags, and about one in nine is the mask token. Otherwise the ids are the indices of the rows of an
+// Input.
 func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {

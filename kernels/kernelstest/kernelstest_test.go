@@ -20,8 +20,8 @@ func (b withoutGEGLU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Run
 	return b.Backend.Compile(p, l)
 }
 
-// TestLacks checks that no program of the suite has an activation that the backend lacks, and that the programs with
-// other activations remain. The suite must accept that the backend refuses the activation.
+// TestLacks checks, for a backend without GEGLU, that no program of the suite has this activation, that the programs
+// without it remain, and that the suite accepts the error with which the backend refuses it.
 func TestLacks(t *testing.T) {
 	backend := withoutGEGLU{ref.New()}
 	refused := func(lacks ...kernels.Activation) (programs, refused int) {

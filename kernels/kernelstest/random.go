@@ -7,7 +7,7 @@ import (
 	"seqembed/kernels"
 )
 
-// randomPrograms and shortPrograms are the numbers of random programs in the suite, and in short mode.
+// randomPrograms and shortPrograms are the numbers of random programs in the whole suite and in its short mode.
 const randomPrograms, shortPrograms = 24, 8
 
 // randomProgram returns a straight-line program of random operations. Some of its values have long lifetimes and some

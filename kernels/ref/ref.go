@@ -4,7 +4,7 @@
 //
 // The same loops in float32 are the baseline. It determines how much error a backend may have. The baseline for a
 // 16-bit type rounds weights and operands of products to that type, and also the intermediate results that an operation
-// without fusion would store in it.
+// without fusion would store in that type.
 package ref
 
 import (
@@ -18,8 +18,8 @@ import (
 // New returns the reference backend, which computes in float64.
 func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
-// NewBaseline returns a backend that runs the loops of New in float32, with one accumulator for each sum. Weights and
-// operands of matrix products are rounded to t.
+// NewBaseline returns a backend that runs the loops of New in float32, with one accumulator for each sum. Lookup
+// tables, and weights and operands of matrix products, are rounded to t.
 func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
@@ -130,13 +130,13 @@ func (r *run[F]) run(dst [][]float32) {
 		}
 		out.operand = r.stored(slices.Clone(out.at))
 		if _, ok := op.Do.(kernels.Attention); ok {
-			out.at = out.operand // attention computes and writes in the operand type
+			out.at = out.operand // as on a GPU, attention writes its result in the operand type only
 		}
 		r.values[op.Out] = out
 	}
 }
 
-// stored rounds the elements of at to the operand type in place and returns it.
+// stored rounds the elements of at to the operand type in place and returns at.
 func (r *run[F]) stored(at []F) []F {
 	if r.operands != kernels.FP32 {
 		for i, v := range at {
@@ -207,7 +207,8 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 }
 
 // dots sets z[n] to the dot product of x and row n of a matrix whose rows begin stride elements apart. It adds in the
-// order of the columns. It computes four sums at a time, because each addition to a sum has to wait for the one before.
+// order of the columns. It computes four sums at a time, because each addition to a sum has to wait for the previous
+// addition to the same sum.
 func dots[F, W float](z, x []F, matrix []W, stride int) {
 	row := func(n int) []W { return matrix[n*stride:][:len(x)] }
 	n := 0
@@ -231,7 +232,7 @@ func dots[F, W float](z, x []F, matrix []W, stride int) {
 	}
 }
 
-// gelu returns x·Φ(x). It uses erfc because this keeps the relative accuracy for large negative x.
+// gelu returns x·Φ(x). It uses erfc, which is accurate for large negative x, too.
 func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
 
 func (r *run[F]) norm(o kernels.Norm, out, x *matrix[F]) {

@@ -6,8 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// round returns v rounded to bfloat16 (8 bits of significand, the exponent range of float32) or float16 (11 bits), to
-// nearest, ties to even.
+// round returns v rounded to bfloat16 (8 bits of significand, the exponent range of float32) or float16 (11 bits of
+// significand). It rounds to nearest, ties to even; too large values become infinities.
 func round(t kernels.DType, v float64) float64 {
 	bits, least, most := 8, -133, 0x1.fep127
 	if t == kernels.FP16 {

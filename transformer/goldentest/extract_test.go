@@ -86,8 +86,8 @@ func (e extract) run(t *testing.T, from, to string) {
 }
 
 // writeStates writes the hidden states of the selected tokens after every block. f contains two tensors of states for
-// the record: /layers and /tokens. Those after the last block come from /tokens, because /layers contains them without
-// the last LayerNorm of ESM-2.
+// the record: /layers and /tokens. The states after the last block come from /tokens, because /layers contains them
+// without the last LayerNorm of ESM-2.
 func (e extract) writeStates(t *testing.T, w *writer, f File, tokens int) {
 	config, ok := transformer.Families.Config(e.model)
 	if !ok {

@@ -10,7 +10,7 @@ import (
 )
 
 // File is a safetensors file in memory that contains goldens, the expected results of tests. This package parses it
-// itself, so that these tests do not depend on package weights, which reads checkpoints.
+// itself, so that the expected results do not depend on package weights, the reader of checkpoints.
 type File struct {
 	tensors  map[string]json.RawMessage
 	values   []byte

@@ -68,9 +68,9 @@ type record struct {
 }
 
 // Compare runs the records of at most longest tokens on the backend b, which it does not close. If longest is 0, there
-// is no limit; slow backends need one. Compare fails t if the error of an embedding, or of the states after a block,
-// exceeds its limit in bars. For the embeddings all records run in one batch. For the states each record for which the
-// file contains states runs in a batch with the shortest record before it.
+// is no limit; slow backends need a limit. Compare fails t if the error of an embedding, or of the states after a
+// block, exceeds its limit in bars. For the embeddings all records run in one batch. For the states, each record whose
+// states are in the file runs in a batch of two records, after the shortest one.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// FuzzAnswers calls Pull with a hub that gives any answers. A file whose name in the cache is a SHA-256 must have this
-// digest, and nothing must be written outside the folders of the model and of the locks.
+// FuzzAnswers calls Pull with a hub that gives any answers. A file whose name in the folder blobs of the cache is a
+// SHA-256 must have this digest, and nothing must be written outside the folders of the model and of the locks.
 func FuzzAnswers(f *testing.F) {
 	listed := func(files string) string { return `{"sha":"` + commit + `","siblings":[` + files + `]}` }
 	sum := sha256.Sum256([]byte("content"))

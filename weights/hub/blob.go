@@ -17,9 +17,9 @@ import (
 	"seqembed/internal/flock"
 )
 
-// verify returns an error unless the content of a file has the digest that the hub gave as its etag: the SHA-256 of a
-// large file, or the SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no
-// digest of the content, and verify returns nil. When ctx ends, verify returns the cause of ctx.
+// verify returns an error unless the content of a file has the digest that the hub gave as its etag: the SHA-256 of the
+// content, or the SHA-1 of a git object with the size and the content. If the etag has another form, it is no digest,
+// and verify returns nil. When ctx ends, verify returns the cause of ctx.
 func verify(ctx context.Context, path, etag string, size int64) error {
 	var h hash.Hash
 	switch _, err := hex.DecodeString(etag); {
@@ -46,7 +46,7 @@ func verify(ctx context.Context, path, etag string, size int64) error {
 }
 
 // place creates a file at the path link with the content of the file blob. It creates a relative symbolic link, as
-// Hugging Face's libraries do. If the system does not allow that, it creates a hard link or a copy.
+// Hugging Face's libraries do. If the system does not allow symbolic links, it creates a hard link or a copy.
 func place(ctx context.Context, blob, link string) error {
 	target, err := filepath.Rel(filepath.Dir(link), blob)
 	if err != nil {
@@ -61,9 +61,9 @@ func place(ctx context.Context, blob, link string) error {
 			return nil
 		}
 		if _, there := os.Stat(link); there == nil {
-			return nil // another process was faster
+			return nil // another process has created it
 		}
-		_ = os.Remove(link) // a link to a blob that is gone
+		_ = os.Remove(link) // removes a link to a blob that is missing
 	}
 	return err
 }
@@ -118,7 +118,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		if !errors.Is(flock.Try(f, false), flock.ErrLocked) { // locked, or there are no locks
+		if !errors.Is(flock.Try(f, false), flock.ErrLocked) { // the lock is held, or there are no locks here
 			return func() { _ = f.Close() }, nil
 		}
 		select {

@@ -1,9 +1,10 @@
-// Package hub finds models in the cache of Hugging Face's libraries and downloads them into it. It speaks the hub's
-// protocol and knows nothing of the files' content. It is the only package of the module that uses the network.
+// Package hub finds models in the cache of Hugging Face's libraries and downloads them into it. It implements the
+// protocol of the Hugging Face hub, and must not know what the files contain. It is the only package of the module that
+// uses the network.
 //
-// The cache has a folder models--ORG--NAME for each model. Its blobs hold the files under the names of their digests,
-// snapshots/COMMIT holds links to blobs under the names of the files, and refs/REVISION holds the commit of a branch or
-// tag.
+// The cache has a folder models--ORG--NAME for each model. In it, the folder blobs contains the files, with their
+// digests as names. The folder snapshots/COMMIT contains links to blobs, with the names of the files. The file
+// refs/REVISION contains the commit of a branch or tag.
 package hub
 
 import (
@@ -28,14 +29,14 @@ var (
 
 // IsID reports whether name is the id of a model on the hub, which has the form ORG/NAME. By the rules of Hugging
 // Face's libraries, ORG and NAME begin and end with a letter, a digit or an underscore, and neither "--" nor ".."
-// occurs. So the name of the model's folder in the cache, models--ORG--NAME, tells which model it is.
+// occurs. So ORG and NAME follow from the name of the model's folder in the cache, models--ORG--NAME.
 func IsID(name string) bool {
 	return idPattern.MatchString(name) && !strings.Contains(name, "--") && !strings.Contains(name, "..")
 }
 
 // Cache returns the folder of the cache. The first of the environment variables HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE,
-// TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set determines it: the first three name the cache itself, the
-// others a folder above it. If none is set, the cache is ~/.cache/huggingface/hub.
+// TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set determines it: the first three name the cache itself, and
+// the others name a folder that contains it. If none is set, the cache is ~/.cache/huggingface/hub.
 func Cache() (folder string, err error) {
 	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"} {
 		if folder := os.Getenv(name); folder != "" {
@@ -62,8 +63,8 @@ func hfHome() (folder string, err error) {
 }
 
 // expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
-// values. A variable that is not set stays, as ${NAME}. A shell would do this before it sets an environment variable,
-// but variables from an env file or from the settings of a container do not pass through a shell.
+// values. A variable that is not set remains in the path as ${NAME}. This is necessary because variables from an env
+// file, or from the settings of a container, do not pass through a shell.
 func expand(path string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {
@@ -85,7 +86,7 @@ func modelFolder(cache, id string) string {
 
 // Snapshot returns the folder of a model's snapshot in the cache. revision is a commit, a branch or a tag. "" stands
 // for main, or for the only snapshot if there is no main. The error wraps ErrNotCached if the cache has no such
-// snapshot; the files of a snapshot may still be incomplete.
+// snapshot. A snapshot that exists may lack files.
 func Snapshot(id, revision string) (folder string, err error) {
 	cache, err := Cache()
 	if err != nil {
@@ -139,8 +140,8 @@ func commitOf(model, revision string) (string, error) {
 	return commit, nil
 }
 
-// Blob follows the symbolic links of file. If they lead to a file in the folder blobs of a cache whose name is a
-// SHA-256, Blob returns its path and this name. For any other file it returns "".
+// Blob follows the symbolic links of file. If they lead to a file in a folder called blobs, and the name of this file
+// is a SHA-256, Blob returns its path and this name. For any other file it returns "".
 func Blob(file string) (path, sha256 string) {
 	path, err := filepath.EvalSymlinks(file)
 	if err != nil {

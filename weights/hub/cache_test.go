@@ -12,7 +12,7 @@ func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
 	t.Setenv("SCRATCH", "/scratch/me")
 	home := t.TempDir()
 	t.Setenv("HOME", home)
-	t.Setenv("USERPROFILE", home) // what Windows calls it
+	t.Setenv("USERPROFILE", home) // the name of HOME on Windows
 	for _, step := range []struct{ variable, value, want string }{
 		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
 		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},

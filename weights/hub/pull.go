@@ -21,9 +21,10 @@ import (
 type Client struct {
 	Endpoint string // address of the hub, without a slash at the end
 	Token    string // access token of an account, or "" for none
-	Cache    string // folder, as Cache returns it
-	// Progress, if not nil, is called with the number of bytes of a file that have been downloaded: once at the
-	// beginning of the file and then after each piece. It is not called for files that were in the cache before.
+	Cache    string // folder of the cache, as the function Cache returns it
+	// Progress, if not nil, is called with the size of a file and the number of its bytes that have been downloaded:
+	// once at the beginning of the file and then after each piece of at most 1 MiB. It is not called for files that
+	// were in the cache before.
 	Progress func(file string, done, size int64)
 
 	attempts int           // number of attempts to fetch a file; 0 for the default
@@ -31,8 +32,8 @@ type Client struct {
 }
 
 // FromEnvironment returns a client that is configured as Hugging Face's libraries are: by the environment variables
-// HF_ENDPOINT, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and HF_TOKEN_PATH, by those that Cache reads, and by the token file of
-// an earlier login.
+// HF_ENDPOINT, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and HF_TOKEN_PATH, by the variables that Cache reads, and by the token
+// file of an earlier login.
 func FromEnvironment() (*Client, error) {
 	cache, err := Cache()
 	if err != nil {
@@ -75,28 +76,28 @@ func Offline() bool {
 	return false
 }
 
-// The errors of the hub, which the errors of Pull wrap. An error of Pull that wraps none of them comes from the file
-// system, from the context, from choose, or from an id or revision that is not a valid name.
+// The errors of Pull wrap one of these errors if the hub has caused them. Any other error comes from the file system,
+// from the context, from choose, or from an id or revision that is not a valid name.
 var (
 	// ErrNotFound means that the hub has no such model, revision or file, or does not show it to this user.
 	ErrNotFound = errors.New("not found on the hub")
-	// ErrDenied means that the hub requires a token, or does not accept the one it got.
+	// ErrDenied means that the hub requires a token, or does not accept the given one.
 	ErrDenied = errors.New("the hub denies access")
-	// ErrUnreachable means that the hub did not answer, answered with another HTTP error than those above, or does not
-	// speak the hub's protocol.
+	// ErrUnreachable means that the hub did not answer, answered with an HTTP error other than those of ErrNotFound and
+	// ErrDenied, or does not speak the hub's protocol.
 	ErrUnreachable = errors.New("the hub cannot be reached")
 	// ErrDamaged means that the downloaded bytes do not have the size or digest that the hub has announced.
 	ErrDamaged = errors.New("the download is damaged")
 )
 
 // Pull makes sure that the cache contains some files of a model, and returns the folder of the snapshot. revision is a
-// branch, a tag or a commit; "" means main. The function choose selects the files from the names of all files, which
-// have slashes as separators. The files appear in the snapshot in the order that choose returns. If other programs take
-// a snapshot with a certain file for complete, this file must be the last one.
+// branch, a tag or a commit; "" means main. The function choose gets the names of all files, with slashes as
+// separators, and returns those of the files to download. They appear in the snapshot in the order that choose returns.
+// If other programs take a snapshot for complete as soon as it has a certain file, this file must be the last one.
 //
-// A file that is complete in the cache is not downloaded again. The download of a file that was cut short is continued.
-// Several processes may pull the same model at the same time. A file has its final name only when it is complete, also
-// if Pull returns an error.
+// A file that is complete in the cache is not downloaded again. An interrupted download is continued. Several processes
+// may pull the same model at the same time. Even if Pull returns an error, a file has its final name only if it is
+// complete.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
 	if !IsID(id) {
 		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
@@ -181,8 +182,8 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 // hexadecimal digits is a SHA-256. An etag of 40 hexadecimal digits is the SHA-1 of a git object.
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// get makes sure that the snapshot contains a file. If it does not, get downloads the content to the folder blobs of
-// the cache, under its digest as the name, and puts a link to it into the snapshot.
+// get makes sure that the snapshot contains a file. If the file is missing, get downloads it to the folder blobs of the
+// cache, with its digest as the name, and puts a link to the blob into the snapshot.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	if _, err := os.Stat(link); err == nil {
@@ -209,7 +210,7 @@ func (p *pull) get(ctx context.Context, file string) error {
 			return err
 		}
 		err := verify(ctx, part, etag, size)
-		if errors.Is(err, ErrDamaged) { // a download must not be continued after damaged bytes
+		if errors.Is(err, ErrDamaged) { // remove the part, because a download must not be continued after damaged bytes
 			err = errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
 		}
 		if err != nil {
@@ -223,7 +224,8 @@ func (p *pull) get(ctx context.Context, file string) error {
 }
 
 // describe asks the hub for the digest and the size of a file. For a large file, the hub redirects the request to
-// another server, which knows neither of them. So describe does not follow redirections to another server.
+// another server, which knows neither the digest nor the size. So describe does not follow redirections to another
+// server.
 func (p *pull) describe(ctx context.Context, file string) (etag string, size int64, err error) {
 	err = p.retry(ctx, func() error {
 		r, err := p.request(ctx, http.MethodHead, p.path(file), 0)
@@ -259,7 +261,8 @@ func (p *pull) path(file string) string {
 	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
 }
 
-// download downloads a file of size bytes to the path part. It continues an incomplete download there.
+// download downloads a file of size bytes to the path part. If that path has an incomplete download, it continues this
+// download.
 func (p *pull) download(ctx context.Context, file, part string, size int64) error {
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -272,8 +275,8 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 // stalled is the time after which a connection that sends nothing is closed.
 const stalled = time.Minute
 
-// rest is one attempt to download the bytes that f lacks, and appends them. If the server cannot send a part of a file,
-// rest downloads the whole file again.
+// rest is one attempt to download the bytes that f lacks, and to append them to f. If the server cannot send a part of
+// a file, rest downloads the whole file again.
 func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) error {
 	done, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -295,7 +298,7 @@ func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) er
 		return err
 	}
 	defer r.Body.Close()
-	if r.StatusCode == http.StatusRequestedRangeNotSatisfiable { // the next attempt begins anew
+	if r.StatusCode == http.StatusRequestedRangeNotSatisfiable { // the next attempt downloads the whole file
 		err := &temporary{error: fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, file)}
 		return errors.Join(err, f.Truncate(0))
 	}

@@ -127,8 +127,8 @@ func TestChosenFiles(t *testing.T) {
 	}
 }
 
-// TestResume checks that a call of Pull continues a file where an earlier call has ended with an error, because the
-// connection was cut. From a server without support for ranges it must fetch the whole file again.
+// TestResume checks that a call of Pull continues the download of a file where the connection was cut in an earlier
+// call. From a server without support for ranges it must fetch the whole file again.
 func TestResume(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprint("ranges ", ranges), func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestResume(t *testing.T) {
 }
 
 // TestPartOfAnotherLength checks that Pull downloads a file from the beginning if the cache has an incomplete download
-// of it and the server refuses to send the rest.
+// of it and the server refuses to send the rest of the file.
 func TestPartOfAnotherLength(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Unsatisfiable = true })
@@ -179,7 +179,7 @@ func TestPartOfAnotherLength(t *testing.T) {
 	check(t, h, cache, folder)
 }
 
-// TestListIsCut checks that Pull asks again if the connection ends within the list of the model's files.
+// TestListIsCut checks that Pull repeats the request if the connection ends within the list of the model's files.
 func TestListIsCut(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.CutList = 2 })
@@ -287,8 +287,8 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// TestTogether checks that several clients can pull the same model at the same time, and that its large file is then
-// downloaded only once.
+// TestTogether checks that several clients can pull the same model at the same time, and that they download its large
+// file only once in all.
 func TestTogether(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	var group sync.WaitGroup
@@ -380,7 +380,7 @@ func TestFullDisk(t *testing.T) {
 func TestVerifyingEndsWithItsContext(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	c := clientOf(h, cache)
-	content := h.Files["model.safetensors"] // an earlier run has downloaded it completely, and has not verified it
+	content := h.Files["model.safetensors"] // downloaded completely by an earlier run, but not verified
 	part := filepath.Join(cache, "models--org--model", "blobs", fmt.Sprintf("%x.incomplete", sha256.Sum256(content)))
 	if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777), os.WriteFile(part, content, 0o666)); err != nil {
 		t.Fatal(err)

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// transport limits the time in which a hub must begin its answer. The body of an answer has no time limit as long as
-// bytes arrive.
+// transport limits the time in which a hub must begin its answer. It sets no time limit for the body of an answer.
 var transport = func() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 20 * time.Second}).DialContext
@@ -20,15 +19,16 @@ var transport = func() http.RoundTripper {
 	return t
 }()
 
-// request sends a request for the bytes of a path on the hub, beginning with byte number from. Only the hub itself gets
-// the token. A HEAD request is not redirected to another server.
+// request sends a request for the path of the hub. If from is greater than 0, the request asks for the content without
+// its first from bytes. The token goes to the hub alone, and not to another server to which the hub redirects. A HEAD
+// request is not redirected to another server.
 func (c *Client) request(ctx context.Context, method, path string, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.Endpoint+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	r.Header.Set("User-Agent", "seqembed")
-	r.Header.Set("Accept-Encoding", "identity") // so that sizes and ranges are those of the uncompressed file
+	r.Header.Set("Accept-Encoding", "identity") // so that sizes and byte ranges are those of the file as it is
 	if c.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Token)
 	}
@@ -54,9 +54,9 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 	return answer, nil
 }
 
-// unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx has ended with a cause of its own,
-// such as a timeout of this package, the cause takes the place of err. If ctx was canceled or its deadline has passed,
-// unreachable returns just context.Canceled or context.DeadlineExceeded, or the cause that wraps one of them.
+// unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx has ended, its cause, such as a
+// timeout of this package, takes the place of err. A cause that is or wraps context.Canceled or
+// context.DeadlineExceeded is returned as it is, because another attempt would be useless.
 func unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
@@ -71,7 +71,7 @@ func unreachable(ctx context.Context, err error) error {
 type temporary struct {
 	error
 	after   time.Duration // pause that the hub asks for, or 0
-	reached int64         // bytes of the file that were there when the attempt ended
+	reached int64         // number of bytes of the file that were on disk when the attempt ended
 }
 
 func (t *temporary) Unwrap() error { return t.error }
@@ -101,8 +101,8 @@ func (p *pull) refused(r *http.Response, what string) error {
 }
 
 // retry calls attempt until it succeeds, its error is not temporary, or c.attempts calls have failed. It pauses between
-// calls, twice as long each time. The count and the pause begin anew after a call that has made progress: a failed
-// download after which more bytes of the file are there than ever before.
+// calls, twice as long each time. The count and the pause start again after a failed download that has made progress:
+// more bytes of the file are on disk than ever before.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
 	first, attempts := cmp.Or(c.pause, time.Second), cmp.Or(c.attempts, 5)
 	left, pause, furthest := attempts, first, int64(0)

@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 )
 
-// TorchFile returns the path of a file in the cache of torch.hub, which fair-esm uses: hub/checkpoints/NAME in
-// TORCH_HOME, or else in torch in XDG_CACHE_HOME, or else in ~/.cache/torch. It returns "" and no error if there is no
-// such file.
+// TorchFile returns the path of a file in the cache of torch.hub, which fair-esm uses: hub/checkpoints/NAME in the
+// folder TORCH_HOME or, if this variable is not set, in the folder torch of XDG_CACHE_HOME, which is ~/.cache by
+// default. It returns "" and no error if there is no such file.
 func TorchFile(name string) (path string, err error) {
 	home := expand(os.Getenv("TORCH_HOME"))
 	if home == "" {

@@ -9,7 +9,7 @@ import (
 func TestTorchFile(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
-	t.Setenv("USERPROFILE", home) // on Windows
+	t.Setenv("USERPROFILE", home) // the name of HOME on Windows
 	t.Setenv("FOLDER", filepath.Join(home, "f"))
 	for _, c := range []struct{ torchHome, cacheHome, want string }{
 		{"", "", ".cache/torch"},

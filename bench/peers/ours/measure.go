@@ -15,7 +15,8 @@ import (
 	"seqembed/transformer"
 )
 
-// summary is the line of JSON that each program prints that measures an engine, embed or another.
+// summary is the result of the program that measures an engine, embed or another: the program prints it as a line of
+// JSON.
 type summary struct {
 	Runner     string    `json:"runner"`
 	Version    string    `json:"version"`
@@ -24,17 +25,17 @@ type summary struct {
 	Model      string    `json:"model"`
 	Threads    int       `json:"threads"`
 	Records    int       `json:"records"`
-	Tokens     int       `json:"tokens"` // including special tokens, without padding
-	Padded     int       `json:"padded"` // including padding
+	Tokens     int       `json:"tokens"` // number of tokens including special tokens, without padding
+	Padded     int       `json:"padded"` // number of tokens including padding
 	Dim        int       `json:"dim"`
 	Seconds    []float64 `json:"seconds"` // seconds of each round
-	Best       float64   `json:"best"`    // in tokens/s
-	Median     float64   `json:"median"`  // in tokens/s
+	Best       float64   `json:"best"`    // tokens/s of the fastest round
+	Median     float64   `json:"median"`  // tokens/s of the median round
 	Embeddings string    `json:"embeddings"`
 }
 
-// measurement runs embed's engine over records of token ids several times. It does not time the loading of the weights
-// and a first pass over the records.
+// measurement runs embed's engine over records of token ids several times. It times neither the loading of the weights
+// nor a first pass over the records.
 type measurement struct {
 	model, input, out       string
 	dtype                   string // fp32 or bf16

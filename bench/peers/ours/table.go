@@ -16,10 +16,10 @@ import (
 var errDiffers = errors.New("the embeddings differ")
 
 // table prints the results of several engines as a Markdown table. Each of paths is a file with the summary of one
-// engine. The first is that of embed in float32, to which the others are compared. The error wraps errDiffers if an
-// engine used another number of records, tokens, threads or columns. It also does if an engine in float32 has an
-// embedding whose relative L2 distance from embed's exceeds bar. The table also shows the distances after the mean of
-// embed's embeddings is subtracted from all, because a large part that they have in common hides errors.
+// engine. The first summary is that of embed in float32, to which the others are compared. The error wraps errDiffers
+// if an engine used another number of records, tokens, threads or columns, or if an engine in float32 has an embedding
+// whose relative L2 distance from embed's exceeds bar. The table also shows the distances after the mean of embed's
+// embeddings is subtracted from all embeddings, because a large part that all embeddings have in common hides errors.
 func table(out io.Writer, paths []string, bar float64) error {
 	if len(paths) == 0 {
 		return errors.New("no results to compare")
@@ -79,7 +79,8 @@ func readSummary(path string) (s summary, rows []float32, err error) {
 	return s, rows, binary.Read(bytes.NewReader(values), binary.LittleEndian, rows)
 }
 
-// farthest returns the largest relative L2 distance of a row of got from the row of want.
+// farthest returns the largest relative L2 distance of a row of got from the same row of want. A row has dim values.
+// The distance is infinite if a value is NaN, or if got and want differ in length.
 func farthest(got, want []float32, dim int) (worst float64) {
 	if len(got) != len(want) || dim <= 0 || len(want) == 0 {
 		return math.Inf(1)

@@ -128,7 +128,7 @@ func writeLine(w *bufio.Writer, ids []int32) {
 	w.WriteByte('\n')
 }
 
-// readTokens reads the output of write and checks the ids against the size of the vocabulary.
+// readTokens reads a file that tokens.write has written, and checks the ids against the size of the vocabulary.
 func readTokens(r io.Reader, vocabulary int) (records [][]int32, err error) {
 	lines := bufio.NewReader(r)
 	for {

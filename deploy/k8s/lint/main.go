@@ -1,9 +1,9 @@
 // Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API. It fails if a field does not exist
-// or has another type, or if the exit codes and conditions of a podFailurePolicy cannot be used. It needs no cluster.
+// or has another type, or if a podFailurePolicy has exit codes or conditions that cannot be used. It needs no cluster.
 //
 //	cd deploy/k8s/lint && go run . ../embed.yaml
 //
-// It is a module of its own, so that the program does not depend on Kubernetes' packages.
+// The command is a module of its own, so that embed does not depend on Kubernetes' packages.
 package main
 
 import (

@@ -3,8 +3,8 @@
 >>> import seqembed
 >>> ids, x = seqembed.read("out/proteins.esm2-650m.npy")
 
-``x`` is an array of one row a record. Arrays of .npy and .safetensors files are mapped from the disk, not copied; a
-.parquet file is read, with one copy of the vectors.
+``x`` is an array with one row for each record. Arrays of .npy and .safetensors files are mapped from the disk, not
+copied. A .parquet file is read into memory.
 """
 
 import json
@@ -17,20 +17,22 @@ __all__ = ["read"]
 
 _TYPES = {"F32": "<f4", "F16": "<f2", "U8": "u1", "I64": "<i8"}
 
-# An escaped control character in a list of ids. With 25 after the %, the id itself has the letters of the escape.
+# Matches an escaped control character in a list of ids, such as %09 for a tab. If an id itself contains the text %09,
+# the list contains %2509 for it.
 _ESCAPE = re.compile("%((?:25)*)([01][0-9A-F]|7F|C2%[89][0-9A-F]|E2%80%A[89])")
 
-# The end of an array's name, behind the name of its list of ids, if there are several poolings or layers.
+# Matches the part of an .npy file's name that gives a pooling or a layer. An output of several poolings or layers has
+# one .npy file for each, and one list of ids without this part in its name.
 _COLUMN = re.compile(r"\.(mean|max|cls|layer[0-9]+)$")
 
 
 def read(path, column="embedding"):
     """Returns the ids, a list of strings, and the vectors, an array [records, dim], of an output of ``embed``.
 
-    path: a .npy file beside its .ids.txt, a .safetensors file, or a .parquet file, which needs pyarrow. In each a row
-    is a record, or a window of one: files of residues or tokens are not read.
-    column: the column of a .parquet file, for example ``embedding_12`` with several layers; the tensor of a
-    .safetensors file has that name with ``embeddings`` instead of ``embedding``.
+    path: an .npy file beside its .ids.txt, a .safetensors file, or a .parquet file, which needs pyarrow. Each row must
+    belong to a record or to a window of a record: files with a row for each residue or token cannot be read.
+    column: the column of a .parquet file, for example ``embedding_12`` if there are several layers. The tensor in a
+    .safetensors file has the same name, but with ``embeddings`` instead of ``embedding``. Ignored for .npy files.
     """
     path = os.fspath(path)
     for suffix, reader in ((".npy", _npy), (".safetensors", _safetensors), (".parquet", _parquet)):

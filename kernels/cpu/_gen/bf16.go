@@ -47,7 +47,7 @@ func evex(opcode byte, to, second, from int) [6]byte {
 	}
 }
 
-// packsBF16 generates the functions that round to bfloat16 and pack it.
+// packsBF16 generates the functions that round values to bfloat16 and that pack bfloat16 values.
 func packsBF16(g *generator) {
 	g.function("narrowBF16", "func(out *uint16, in *float32, n int)",
 		"narrowBF16 rounds n values, a positive multiple of 16, to the nearest bfloat16. out may be the memory of in.")

@@ -9,7 +9,7 @@ import (
 	"seqembed/kernels/cpu/_gen/polynomial"
 )
 
-// exp replaces x ≤ 0 by e^x = 2^n·e^r. Arguments below −87 are raised to −87.
+// exp computes e^x for x ≤ 0 as 2^n·e^r, where n is an integer. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	g.VMAXPS(x, i.get(g, -87), x)
 	n, v, e := i.register(g), i.register(g), i.register(g)
@@ -31,7 +31,7 @@ func (i isa) get(g *generator, value float32) reg.VecVirtual {
 	return v
 }
 
-// horner evaluates in y the polynomial in x with coefficients c, lowest power first.
+// horner sets y to the value of the polynomial in x with coefficients c, lowest power first.
 func (i isa) horner(g *generator, c []float32, x, y reg.VecVirtual) {
 	g.VMOVUPS(g.constant(c[len(c)-1]), y)
 	for k := len(c) - 2; k >= 0; k-- {
@@ -45,7 +45,8 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	t, h, rest := i.register(g), i.register(g), i.register(g)
 	g.VANDPS(g.constant(math.Float32frombits(math.MaxInt32)), x, t)
 	g.VMINPS(g.constant(13), t, t)
-	// t² as the sum of two floats: a rounded t² would cost e^(−t²/2) several bits.
+	// t² is computed as the sum of two floats, because e^(−t²/2) would lose several bits if t² were rounded to one
+	// float.
 	g.VMULPS(t, t, h)
 	g.VMOVAPS(t, rest)
 	g.VFMSUB213PS(h, t, rest)

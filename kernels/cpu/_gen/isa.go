@@ -29,8 +29,8 @@ var (
 // bytes returns the size of a vector in bytes.
 func (i isa) bytes() int { return 4 * i.lanes }
 
-// function begins a function without a stack frame, which calls no other. The Go scheduler cannot preempt it, so long
-// loops stay in Go.
+// function begins a function that has no stack frame and calls no other function. The Go scheduler cannot preempt it,
+// so loops that take long are written in Go.
 func (g *generator) function(name, signature, doc string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
@@ -39,8 +39,8 @@ func (g *generator) function(name, signature, doc string) {
 	g.Pragma("noescape")
 }
 
-// end generates the return. It clears the upper halves of the registers first, because SSE code would otherwise be
-// slow.
+// end generates the return. Before the return, the function clears the upper halves of the vector registers, because
+// SSE code is slow while they hold values.
 func (g *generator) end() {
 	g.VZEROUPPER()
 	g.RET()

@@ -1,5 +1,5 @@
-// Command _gen generates the assembly of kernels/cpu with avo. It is a separate module so that the program does not
-// depend on avo. Its output is committed.
+// Command _gen generates the assembly of kernels/cpu with avo. It is a separate module so that the module of
+// kernels/cpu does not depend on avo. The output of the command is committed.
 //
 //	cd kernels/cpu/_gen && go run .
 package main

@@ -6,11 +6,11 @@ import (
 )
 
 // chains is the number of independent accumulators in the loop of peak. It exceeds latency times throughput of the FMA
-// units.
+// units, so that the units are always busy.
 const chains = 12
 
 // peak generates, for each instruction set, a loop that contains only FMAs, or only multiplications of bfloat16 pairs.
-// Package bench/peak measures the peak rate of a core with it.
+// Package bench/peak measures the peak rate of a core with this loop.
 func peak(g *generator, sets ...isa) {
 	for _, i := range sets {
 		name := "fma" + i.name

@@ -12,8 +12,8 @@ const panelCols = 16
 
 const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
-// tiles generates a kernel for each number of panels and for several numbers of rows. The largest number of rows is the
-// largest for which all sums stay in registers.
+// tiles generates kernels for each number of panels and for several numbers of rows, up to the largest for which all
+// sums stay in registers.
 func tiles(g *generator, i isa) {
 	heights, panels := []int{1, 2, 3, 4, 5, 6}, 1
 	if i.lanes == 16 {
@@ -28,7 +28,7 @@ func tiles(g *generator, i isa) {
 
 // tile generates a kernel for rows × panels·16 sums. Each sum has one accumulator and adds one FMA for each k, in
 // order, so that its bits are the same in every kernel. In bfloat16 each value is a pair: VDPBF16PS multiplies two
-// pairs and adds both products. Everything else is as in float32.
+// pairs and adds both products.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
@@ -43,10 +43,10 @@ func tile(g *generator, i isa, rows, panels int) {
 		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
 		g.ADDQ(b[0], b[1])
 	}
-	// The address may be past the end of the matrix, where no Go pointer may point.
+	// ahead becomes the address to prefetch. It may be past the end of the matrix, where no Go pointer may point.
 	ahead := g.param("ahead")
 	g.ADDQ(b[0], ahead)
-	// Each pointer serves three rows: at the pointer, plus lda, and plus 2·lda.
+	// Each pointer serves three rows of A: the row at the pointer and the rows lda and 2·lda bytes after it.
 	a := make([]reg.GPVirtual, (rows+2)/3)
 	for p := range a {
 		if p == 0 {

@@ -31,10 +31,10 @@ func (g *generator) table(name string, n int, at func(int) uint32) Mem {
 	return m
 }
 
-// mask selects the valid lanes of a vector. A nil mask selects all.
+// mask selects lanes of a vector. A nil mask selects all lanes.
 type mask struct {
-	k reg.OpmaskVirtual // AVX-512
-	v reg.VecVirtual    // AVX2: all bits set in each valid lane
+	k reg.OpmaskVirtual // for AVX-512
+	v reg.VecVirtual    // for AVX2: all bits are set in each selected lane
 }
 
 // first returns the mask of the first n lanes.
@@ -60,7 +60,7 @@ func (i isa) first(g *generator, n reg.GPVirtual) *mask {
 	return &mask{v: v}
 }
 
-// load reads the valid lanes. The others become zero, and their memory is not accessed.
+// load reads the lanes that the mask selects. The other lanes become zero, and their memory is not accessed.
 func (i isa) load(g *generator, from Mem, m *mask) reg.VecVirtual {
 	v := i.register(g)
 	switch {
@@ -74,7 +74,7 @@ func (i isa) load(g *generator, from Mem, m *mask) reg.VecVirtual {
 	return v
 }
 
-// store writes the valid lanes.
+// store writes the lanes that the mask selects.
 func (i isa) store(g *generator, v reg.VecVirtual, m *mask, to Mem) {
 	switch {
 	case m == nil:
@@ -86,7 +86,7 @@ func (i isa) store(g *generator, v reg.VecVirtual, m *mask, to Mem) {
 	}
 }
 
-// keep zeroes the invalid lanes.
+// keep zeroes the lanes that the mask does not select.
 func (i isa) keep(g *generator, v reg.VecVirtual, m *mask) {
 	switch {
 	case m == nil:
@@ -108,8 +108,8 @@ func (i isa) broadcast(g *generator, param string) reg.VecVirtual {
 	return v
 }
 
-// eachVector generates body twice: in a loop over the whole vectors of n values, without a mask, and for the remaining
-// lanes, with one. The pointers advance.
+// eachVector generates body twice: in a loop over the whole vectors of n values, with a nil mask, and for the remaining
+// values, with a mask of their lanes. The pointers advance after each vector in the loop.
 func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []reg.GPVirtual, body func(*mask)) {
 	g.SUBQ(Imm(uint64(i.lanes)), n)
 	g.JL(LabelRef(label + "Rest"))
@@ -127,7 +127,7 @@ func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []
 	g.Label(label + "Done")
 }
 
-// fold combines the lanes of a vector pairwise into the lowest lane: first halves, then quarters, and so on.
+// fold combines the two halves of a vector lane by lane, and again the halves of the result, until 128 bits are left.
 func (i isa) fold(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg.VecVirtual {
 	if i.lanes == 16 {
 		upper := g.YMM()
@@ -142,7 +142,7 @@ func (i isa) fold(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg
 	return low
 }
 
-// foldFloats combines all float32 lanes.
+// foldFloats combines all float32 lanes into the lowest lane.
 func (i isa) foldFloats(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg.VecVirtual {
 	low := i.fold(g, v, combine)
 	for _, order := range []uint64{0b01_00_11_10, 0b10_11_00_01} {
@@ -153,7 +153,7 @@ func (i isa) foldFloats(g *generator, v reg.VecVirtual, combine func(a, b, to Op
 	return low
 }
 
-// foldDoubles adds all float64 lanes.
+// foldDoubles adds all float64 lanes into the lowest lane.
 func (i isa) foldDoubles(g *generator, v reg.VecVirtual) reg.VecVirtual {
 	low := i.fold(g, v, func(a, b, to Op) { g.VADDPD(a, b, to) })
 	other := g.XMM()

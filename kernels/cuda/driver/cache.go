@@ -8,7 +8,7 @@ import (
 )
 
 // KernelCache returns the folder in which the driver caches compiled kernels, according to the environment variables
-// that NVIDIA documents. The error is the reason why the driver cannot cache them.
+// that NVIDIA documents. The error is the reason why the driver cannot cache kernels.
 func (p Places) KernelCache() (folder string, err error) {
 	if p.Getenv("CUDA_CACHE_DISABLE") == "1" {
 		return "", errors.New("CUDA_CACHE_DISABLE is 1")

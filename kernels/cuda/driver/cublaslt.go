@@ -6,7 +6,7 @@ type MatmulAlgo [8]uint64
 // HeuristicResult is cublasLtMatmulHeuristicResult_t, 96 bytes.
 type HeuristicResult struct {
 	Algo      MatmulAlgo
-	Workspace uint64 // bytes
+	Workspace uint64 // in bytes
 	State     Status
 	Waves     float32
 	_         [4]int32
@@ -31,9 +31,9 @@ type MatmulCall struct {
 	Stream         Handle
 }
 
-// CublasLt contains the functions of libcublasLt that the program uses. A field has a short form of its function's
-// name; its tag is the name that the library exports. The value of an attribute is passed in a 64-bit word; a
-// little-endian machine stores a smaller value in its first bytes.
+// CublasLt contains the functions of libcublasLt that the program uses. The name of a field is a short form of its
+// function's name; the tag of a field is the name that the library exports. The value of an attribute is passed in a
+// 64-bit word; on a little-endian machine the first bytes of that word are the value in a smaller type.
 type CublasLt struct {
 	Version func() uint64           `c:"cublasLtGetVersion"`
 	Create  func(lt *Handle) Status `c:"cublasLtCreate"`
@@ -56,15 +56,16 @@ type CublasLt struct {
 	AlgoConfig func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64,
 		written *uint64) Status `c:"cublasLtMatmulAlgoConfigGetAttribute"`
 
-	// Every matrix product calls the functions below. They have no tag: BindCublasLt binds them itself, without
-	// reflection.
+	// Every matrix product calls the functions below. They have no tag, because BindCublasLt binds them without
+	// reflection, which would be slow.
 	DescSet   func(desc Handle, attribute int32, value *uint64, bytes uint64) Status
 	LayoutSet func(layout Handle, attribute int32, value *uint64, bytes uint64) Status
 	AlgoCheck func(lt, desc, a, b, c, d Handle, algo *MatmulAlgo, found *HeuristicResult) Status
 	Matmul    func(m MatmulCall) Status
 }
 
-// Values of cublasLt.h, cublas_api.h and library_types.h.
+// Values of cublasLt.h, cublas_api.h and library_types.h: each with its name there and, for an attribute, with the type
+// of the attribute's value.
 const (
 	TypeFloat32  = 0  // CUDA_R_32F
 	TypeFloat16  = 2  // CUDA_R_16F

@@ -3,7 +3,7 @@
 //
 //	cuda, searched, err := driver.System().FindCUDA()
 //	if err != nil {
-//		return err // names the fault; searched lists every place
+//		return err // err names the fault; searched lists every place that was tried
 //	}
 //	if err := cuda.Init(0).Err("cuInit"); err != nil {
 //		return err
@@ -11,7 +11,7 @@
 //
 // CUDA and CublasLt are structs of functions. Each field is a C function, with its parameters in C's order; tests can
 // replace it. NVIDIA's documentation describes the functions, and the context and thread that they require. The package
-// adds only names for codes. It must not know any kernel; package gpu builds a device on it.
+// adds only names for error codes. It must not know any kernel. Package gpu is built on it.
 //
 // On systems other than Linux on amd64 and arm64 the package compiles but finds no library.
 package driver
@@ -28,11 +28,11 @@ type (
 )
 
 // CUDA contains the functions of libcuda that the program uses. A field has the name of its function without cu. Its
-// tag is the name that the library exports. The last fields have no tag: launches and copies call them, and BindCUDA
-// binds them itself.
+// tag is the name that the library exports. The last fields have no tag: they are the functions that every batch calls,
+// and BindCUDA binds them without reflection, which would be slow.
 //
-// A host pointer is an unsafe.Pointer if it points to memory that Go did not allocate. It is a typed pointer if C
-// writes to a Go variable during the call.
+// A host pointer is an unsafe.Pointer if it points to memory that Go did not allocate. It is a typed pointer if it
+// points to Go memory that C uses only during the call.
 type CUDA struct {
 	Init             func(flags uint32) Result                 `c:"cuInit"`
 	DriverGetVersion func(version *int32) Result               `c:"cuDriverGetVersion"`
@@ -65,7 +65,7 @@ type CUDA struct {
 	EventDestroy      func(event Handle) Result                             `c:"cuEventDestroy_v2"`
 	EventElapsedTime  func(milliseconds *float32, start, end Handle) Result `c:"cuEventElapsedTime"`
 
-	// LaunchKernel passes null for the last parameter, extra.
+	// LaunchKernel passes null for extra, the last parameter of cuLaunchKernel.
 	LaunchKernel func(function Handle, grid, block [3]uint32, shared uint32, stream Handle,
 		params unsafe.Pointer) Result
 	MemcpyHtoDAsync  func(dst Pointer, src unsafe.Pointer, bytes uint64, stream Handle) Result
@@ -76,7 +76,7 @@ type CUDA struct {
 	EventSynchronize func(event Handle) Result
 }
 
-// Values of cuda.h.
+// Values of cuda.h, each with its name there.
 const (
 	AttributePCIBus    = 33 // CU_DEVICE_ATTRIBUTE_PCI_BUS_ID
 	AttributePCIDevice = 34 // CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// ErrUnavailable is wrapped by the error that explains why CUDA cannot be used at all: there is no driver or no device,
-// or it is too old.
+// ErrUnavailable is wrapped by the error that tells why CUDA cannot be used at all: the driver or the device is missing
+// or too old.
 var ErrUnavailable = errors.New("CUDA is not available")
 
 // ErrOutOfMemory is wrapped by the error for a device with too little memory.
 var ErrOutOfMemory = errors.New("the device is out of memory")
 
-// Unavailable returns an error that is formatted like that of fmt.Errorf and wraps ErrUnavailable.
+// Unavailable returns an error with the text that fmt.Errorf would format. The error wraps ErrUnavailable.
 func Unavailable(format string, args ...any) error { return unavailable{fmt.Errorf(format, args...)} }
 
 type unavailable struct{ error }
@@ -39,7 +39,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s %d", e.Op, other, e.Code)
 }
 
-// Is reports whether target is ErrOutOfMemory and the device is out of memory.
+// Is reports whether target is ErrOutOfMemory and the code says that the device is out of memory.
 func (e *Error) Is(target error) bool {
 	return target == ErrOutOfMemory && (e.Code == int(OutOfMemory) && !e.Cublas || e.Code == allocFailed && e.Cublas)
 }
@@ -53,8 +53,8 @@ const (
 	NoDevice    Result = 100
 )
 
-// Err returns nil for success, and otherwise an *Error with the formatted operation. Passing args allocates even on
-// success, so calls that every batch makes check for success first.
+// Err returns nil for success, and otherwise an *Error with the formatted operation. A call with args allocates memory
+// even for success, so code that runs for every batch calls Err with args only if r is not 0.
 func (r Result) Err(format string, args ...any) error {
 	if r == 0 {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestErrors checks that messages contain the name of the code, and that ErrOutOfMemory matches the codes of both
-// libraries.
+// TestErrors checks that messages contain the name of the error code, and that ErrOutOfMemory matches the codes for too
+// little memory of the driver and of cuBLAS.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		err    error

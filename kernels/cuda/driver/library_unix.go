@@ -37,7 +37,8 @@ func writable(folder string) error {
 	return err
 }
 
-// lookUp returns the address of a function in a library. It locks the thread for the same reason as OpenLibrary.
+// lookUp returns the address of a function in a library. It locks the thread, because the loader stores the reason of a
+// failure for each thread.
 func lookUp(library uintptr, name string) (uintptr, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -48,8 +49,8 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
-// bind sets those fields of a struct of functions that have the tag c, which is the name of a function in the library.
-// It returns the addresses of the functions in names, which its caller binds itself.
+// bind binds the fields of a struct of functions that have a tag c, which names the function in the library. It returns
+// the addresses of the functions in names, which its caller binds without reflection.
 func bind(library uintptr, functions any, names ...string) (symbols []uintptr, err error) {
 	v := reflect.ValueOf(functions).Elem()
 	for i := range v.NumField() {
@@ -73,8 +74,8 @@ func bind(library uintptr, functions any, names ...string) (symbols []uintptr, e
 	return symbols, nil
 }
 
-// caller calls C functions without allocating. purego.SyscallN would move its list of arguments to the heap, so lists
-// holds lists on the heap that calls use again.
+// caller calls C functions without allocating. purego.SyscallN moves its list of arguments to the heap, so caller keeps
+// such lists in a pool and reuses them.
 type caller struct{ lists sync.Pool }
 
 func newCaller() *caller {
@@ -84,8 +85,8 @@ func newCaller() *caller {
 // maxArguments is the largest number of arguments of a function that is called through caller: cublasLtMatmul takes 16.
 const maxArguments = 16
 
-// call calls a function and returns its result. Arguments that are addresses of Go memory must be on the heap, and the
-// caller must keep that memory alive.
+// call calls a function and returns its result. If an argument is the address of Go memory, that memory must be on the
+// heap, and the caller of call must keep it alive.
 func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	list := c.lists.Get().(*[maxArguments]uintptr)
 	defer c.lists.Put(list)
@@ -95,8 +96,8 @@ func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// BindCUDA binds the functions of a loaded libcuda. For launches, copies and events it does not use RegisterFunc, whose
-// reflection allocates and takes longer than the driver does.
+// BindCUDA binds the functions of a loaded libcuda. For launches, copies and events it does not use RegisterFunc,
+// because the reflection in it allocates and takes longer than the driver's function.
 func BindCUDA(library uintptr) (*CUDA, error) {
 	d := new(CUDA)
 	hot, err := bind(library, d, "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamWaitEvent",
@@ -127,9 +128,9 @@ func BindCUDA(library uintptr) (*CUDA, error) {
 	return d, nil
 }
 
-// BindCublasLt binds the functions of a loaded libcublasLt. Like BindCUDA, it does not use RegisterFunc for the
-// functions that every product calls. Go memory passed to these is on the heap, because the compiler assumes that the
-// arguments of a function in a field escape.
+// BindCublasLt binds the functions of a loaded libcublasLt. For the functions that every product calls, it does not use
+// RegisterFunc, whose reflection is slow. Go memory passed to these functions is on the heap, because the compiler
+// assumes that the arguments of a function in a struct field escape.
 func BindCublasLt(library uintptr) (*CublasLt, error) {
 	c := new(CublasLt)
 	hot, err := bind(library, c, "cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute",

@@ -2,8 +2,8 @@ package driver
 
 import "errors"
 
-// NVML contains the functions of libnvidia-ml that read the sensors of a GPU. Like the other libraries it is called
-// without cgo; a result other than 0 is an error. The functions need no context and may be called by any thread.
+// NVML contains the functions of libnvidia-ml that read the sensors of a GPU. A result other than 0 is an error. The
+// functions need no CUDA context and may be called by any thread.
 type NVML struct {
 	Init func() int32 `c:"nvmlInit_v2"`
 	// DeviceByPCI finds a device by its address on the PCI bus, a C string such as "00000000:17:00.0".
@@ -22,7 +22,7 @@ type NVMLUtilization struct{ GPU, Memory uint32 }
 // NVMLMemory is an nvmlMemory_t, in bytes.
 type NVMLMemory struct{ Total, Free, Used uint64 }
 
-// Values of nvml.h.
+// Values of nvml.h, each with its name there.
 const (
 	NVMLSensorGPU = 0 // NVML_TEMPERATURE_GPU
 	NVMLClockSM   = 1 // NVML_CLOCK_SM

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Attempt is a place where a library was searched.
+// Attempt is a place where a library was searched for.
 type Attempt struct {
 	Path string // a file, or a name that the loader searches for
 	Err  error  // nil if the library was found
@@ -25,11 +25,11 @@ func (a Attempt) String() string {
 	case a.Missing():
 		return a.Path + ": not there"
 	}
-	// The loader's message begins with the path.
+	// The loader's message may begin with the path, which would then appear twice.
 	return a.Path + ": " + strings.TrimPrefix(strings.TrimSpace(a.Err.Error()), a.Path+": ")
 }
 
-// Missing reports whether the library does not exist.
+// Missing reports whether the library does not exist at this place.
 func (a Attempt) Missing() bool {
 	return errors.Is(a.Err, fs.ErrNotExist) || a.Err != nil && strings.Contains(a.Err.Error(), "No such file or directory")
 }
@@ -43,9 +43,9 @@ func describe(attempts []Attempt) string {
 	return strings.Join(list, "; ")
 }
 
-// driverPaths lists the places where a library of the driver is searched, for example "libcuda". First come the names
-// that the loader may know; some containers have only the second. Then come the folders in which containers, WSL and
-// NixOS keep the driver.
+// driverPaths lists the places where a library of the driver, for example "libcuda", is searched for. The first two are
+// names that the loader may know; in some containers it knows only the second. Then come the folders in which
+// containers, WSL and NixOS keep the driver.
 func (p Places) driverPaths(library string) []string {
 	paths := []string{library + ".so.1", library + ".so"}
 	for _, folder := range []string{"usr/local/nvidia/lib64", "usr/lib/wsl/lib", "run/opengl-driver/lib"} {
@@ -54,7 +54,7 @@ func (p Places) driverPaths(library string) []string {
 	return paths
 }
 
-// Places determines where libraries are searched. Tests replace its fields.
+// Places determines where libraries are searched for. Tests replace its fields.
 type Places struct {
 	Root   string // root of all absolute paths; "/" except in tests
 	Getenv func(string) string
@@ -64,7 +64,7 @@ type Places struct {
 // System returns the places of this machine.
 func System() Places { return Places{Root: "/", Getenv: os.Getenv, Open: OpenLibrary} }
 
-// openFirst opens the first of the paths that can be opened. The last attempt is the successful one.
+// openFirst opens the first of the paths that can be opened. If it succeeds, the last attempt is the successful one.
 func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	var attempts []Attempt
 	for _, path := range paths {
@@ -84,8 +84,8 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 }
 
 // cublasPaths lists the possible places of libcublasLt. given is a file or a folder, and comes first unless it is
-// empty. cudaMajor is the driver's major CUDA version. Newer libraries are left out, because they do not run on that
-// driver. Of the others the newest comes first.
+// empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out, because they do
+// not run on that driver. Among the libraries in a folder the newest comes first.
 func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
@@ -93,8 +93,9 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 			names = append(names, fmt.Sprintf("libcublasLt.so.%d", major))
 		}
 	}
-	// in adds the libraries in the folders that match a pattern, the newest version first. If no folder matches, it
-	// adds the pattern itself, so that the error shows it.
+	// in adds the libraries in the folders that match a pattern. Of several folders, such as cuda-12.4 and cuda-13.1,
+	// the last by name comes first. If no folder matches, in adds paths that contain the pattern itself, so that the
+	// error shows it.
 	in := func(elements ...string) {
 		pattern := filepath.Join(elements...)
 		folders, _ := filepath.Glob(pattern)
@@ -128,9 +129,10 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	return paths
 }
 
-// environments lists the folders of Python environments: the active ones of pip and conda, then those of the first
-// python3 on PATH. If python3 is a symbolic link, it has two folders. A virtual environment keeps its packages in the
-// folder above the link. The interpreter is installed in the folder above the file.
+// environments lists the folders of Python environments: of the active virtual environment, of the active conda
+// environment, and of the first python3 on PATH. That python3 may be a symbolic link and then has two folders: the
+// folder above that of the link, where a virtual environment keeps its packages, and the folder above that of the
+// linked file, where the interpreter is installed.
 func (p Places) environments() (prefixes []string) {
 	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if prefix := p.Getenv(variable); prefix != "" {
@@ -178,8 +180,9 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 		return nil, attempts, Unavailable("no NVIDIA driver: %s", describe(broken))
 	}
 	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
-		// The driver loads its PTX compiler by name. If the loader does not know the driver's folder, it cannot find
-		// the compiler there either, unless the compiler is already loaded. Some drivers have no such file.
+		// The driver loads its PTX compiler by name, but the loader may not search the folder in which the driver was
+		// found. So the compiler is loaded from that folder first. An error is ignored, because some drivers have no
+		// such file.
 		_, _ = p.Open(filepath.Join(filepath.Dir(path), "libnvidia-ptxjitcompiler.so.1"))
 	}
 	d, err := BindCUDA(library)
@@ -197,8 +200,8 @@ func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
-// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given is a file, or a folder that
-// contains one. Unless it is empty, it comes before all other places. The error lists every path that was tried.
+// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given is a libcublasLt file, or a folder
+// that contains one, and is tried first unless it is empty. The error lists every path that was tried.
 func (p Places) FindCublasLt(given string, cudaMajor int) (*CublasLt, []Attempt, error) {
 	library, attempts := p.openFirst(p.cublasPaths(given, cudaMajor))
 	if library == 0 {

@@ -96,16 +96,17 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 }
 
 // TestCublasBesidePython checks that libcublasLt is found in the Python environment of the first python3 on PATH, even
-// if that environment is not active. After it comes the installation to which this python3 is a link.
+// if that environment is not active. If this python3 is a symbolic link, the installation to which it points comes
+// second.
 func TestCublasBesidePython(t *testing.T) {
 	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
 	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
 	for _, c := range []struct {
 		name  string
 		files []string
-		links map[string]string // target of each link; a target that begins with a slash is below the root
+		links map[string]string // target of each link; a leading slash means the test's root folder
 		path  string
-		want  []string // paths after the bare names
+		want  []string // expected paths, after the two bare names of the library
 	}{
 		{
 			name:  "virtual environment",

@@ -16,8 +16,8 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// stub compiles testdata/stub.c, whose functions have the signatures of the CUDA headers, and binds it as both
-// libraries. seen returns the first n arguments of the last call, as C received them.
+// stub compiles testdata/stub.c, whose functions have the signatures of the CUDA headers, and binds it as libcuda and
+// as libcublasLt. seen returns the first n arguments of the last call, as C received them.
 func stub(t *testing.T) (d *CUDA, c *CublasLt, seen func(n int) []uint64) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "stub.so")

@@ -27,8 +27,8 @@ type Info struct {
 	Name         string // for example "NVIDIA H200"
 	Major, Minor int    // compute capability
 	TotalMemory  uint64 // in bytes
-	PCI          string // address on the PCI bus, for example "00000000:17:00.0"; of the GPU that a MIG device is a part of
-	Driver       int    // CUDA version that the driver supports, see Version
+	PCI          string // address on the PCI bus, for example "00000000:17:00.0"; a MIG device has that of its GPU
+	Driver       int    // CUDA version that the driver supports, for example 12040 for CUDA 12.4
 
 	id int32
 }
@@ -76,16 +76,16 @@ func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 type Device struct {
 	Info
 	context Context
-	own     Resources    // freed with the device
-	work    sync.Mutex   // held by Do
+	own     Resources    // resources that are freed with the device
+	work    sync.Mutex   // held while Do runs
 	life    sync.RWMutex // read-locked while the context is current on a thread; guards closed
 	closed  bool
 }
 
-// ErrClosed is the error of a device that has been closed.
+// ErrClosed is the error of calls on a device that has been closed.
 var ErrClosed = errors.New("the device has been closed")
 
-// Open retains the primary context of a device, which cuBLAS uses as well. images contains its kernels.
+// Open retains the primary context of a device, which cuBLAS uses as well. images contains the kernels for the device.
 func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
 	d := &Device{Info: i, context: Context{CUDA: cuda, images: images,
 		loaded: map[string]driver.Handle{}, kernels: map[string]Kernel{}}}
@@ -149,8 +149,8 @@ func (d *Device) enter() error {
 	return err
 }
 
-// leave removes the context from the thread and unlocks the thread. So a call outside Do always fails, and not only on
-// a thread that has never been in Do.
+// leave removes the context from the thread and unlocks the thread. So a call of the driver outside Do fails on every
+// thread, also on one that has been in Do.
 func (d *Device) leave() {
 	d.context.CtxSetCurrent(0)
 	runtime.UnlockOSThread()
@@ -173,7 +173,8 @@ func (d *Device) Free(r *Resources) error {
 	return err
 }
 
-// Close releases the context. If nobody else uses the context, this frees everything on the device.
+// Close unloads the kernels and releases the context. If nobody else uses the context, the driver then frees everything
+// that is left on the device.
 func (d *Device) Close() {
 	_ = d.Do(func(c *Context) {
 		for _, module := range c.loaded {

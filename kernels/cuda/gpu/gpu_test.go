@@ -113,7 +113,7 @@ func TestContext(t *testing.T) {
 		t.Errorf("the calls are %v, and not %v", f.calls, want)
 	}
 	waited := make(chan error)
-	go func() { waited <- d.Wait(1) }() // must not delay Do
+	go func() { waited <- d.Wait(1) }() // this wait must not delay Do
 	var inside, most atomic.Int32
 	var group sync.WaitGroup
 	for range 4 {
@@ -155,7 +155,8 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestContextThatFails checks that Do and Wait return an error of the context, and leave nothing locked.
+// TestContextThatFails checks that Do and Wait return the error if the context cannot be made current, and leave
+// nothing locked.
 func TestContextThatFails(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)
@@ -208,7 +209,8 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-// TestFirstFailure checks that nothing is called after a call that has failed, and that the next Do succeeds.
+// TestFirstFailure checks that no function of the driver is called after one that has failed, and that the next Do
+// succeeds.
 func TestFirstFailure(t *testing.T) {
 	f := &fake{fails: "function"}
 	d := opened(t, f)

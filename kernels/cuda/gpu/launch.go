@@ -12,9 +12,9 @@ import (
 const MaxParameters = 16
 
 // parameters is the memory for the parameters of a launch. The driver expects an array of pointers, one to each value,
-// and copies the values before cuLaunchKernel returns. Array and values are in pinned memory, which Go did not
-// allocate, so C never receives a pointer to Go memory. Only one goroutine at a time launches, so one such block is
-// enough.
+// and copies the values before cuLaunchKernel returns. The array and the values are in pinned memory, which Go did not
+// allocate, so C never receives a pointer to Go memory. A device needs this memory only once, because only one
+// goroutine at a time launches kernels.
 type parameters struct {
 	values []uint64
 	array  unsafe.Pointer

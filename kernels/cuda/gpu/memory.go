@@ -9,8 +9,8 @@ import (
 )
 
 // Context is the primary context of a device, current on the calling thread (see Device.Do). Err is the first error.
-// After an error all methods do nothing, and Do returns the error. So a caller checks Err only before it uses the
-// result of a call on the host. The functions of CUDA that need only the context can be called directly.
+// After an error all methods of Context do nothing, and Do returns the error. So a caller checks Err only before it
+// uses the result of a call on the host. Functions of CUDA that are not methods of Context can be called directly.
 type Context struct {
 	*driver.CUDA
 	Err error
@@ -19,7 +19,7 @@ type Context struct {
 	images     []Image
 	loaded     map[string]driver.Handle // modules by the name of their image
 	kernels    map[string]Kernel
-	log        Pinned // messages of the driver's compiler
+	log        Pinned // memory for messages of the driver's PTX compiler
 	parameters parameters
 }
 
@@ -47,7 +47,8 @@ func View[T int32 | float32](p Pinned, offset, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&p.Bytes[offset : offset+4*n][0])), n)
 }
 
-// Upload enqueues a copy of bytes of pinned memory, starting at offset, to the device.
+// Upload enqueues a copy from pinned memory to the device. offset and bytes are the start and the length of the part of
+// p that is copied.
 func (c *Context) Upload(dst driver.Pointer, p Pinned, offset, bytes int, on Stream) {
 	if c.Err != nil {
 		return
@@ -57,7 +58,7 @@ func (c *Context) Upload(dst driver.Pointer, p Pinned, offset, bytes int, on Str
 	}
 }
 
-// Download enqueues a copy from the device to the first bytes of pinned memory.
+// Download enqueues a copy from the device to the start of pinned memory. bytes is the length of the copy.
 func (c *Context) Download(p Pinned, src driver.Pointer, bytes int, on Stream) {
 	if c.Err != nil {
 		return
@@ -176,8 +177,8 @@ func (r *Resources) Synchronize(c *Context) {
 	}
 }
 
-// Free waits for the streams and frees everything. It ignores errors: its calls fail only if the context is broken,
-// which frees everything itself.
+// Free waits for the streams and frees everything in r. It ignores errors: its calls fail only if the context is
+// broken, and the driver frees the resources of a broken context itself.
 func (r *Resources) Free(c *Context) {
 	for _, s := range r.streams {
 		c.StreamSynchronize(driver.Handle(s))

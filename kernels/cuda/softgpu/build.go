@@ -30,8 +30,8 @@ const (
 // modules is the name of the folder with the translated kernels. It lies in the folder of the driver library.
 const modules = "modules"
 
-// Flags of the compiler. -ffp-contract=off keeps bits: PTX states which multiplications are fused with additions.
-// Translated kernels run as fast with -Og as with -O2, and compile in a third of the time.
+// Flags of the compiler. -ffp-contract=off keeps the bits of results: the PTX itself states which multiplications are
+// fused with additions. Translated kernels run as fast with -Og as with -O2, and compile in a third of the time.
 var (
 	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
 	moduleFlags = []string{"-Og"}
@@ -79,8 +79,8 @@ func BuildFiles(folder string, files ...string) error {
 	return build(folder, texts, files)
 }
 
-// Build builds the libraries in a folder, and a module for each PTX text. It keeps modules of other texts, and files
-// that were built from the same sources. Several processes may build in one folder at the same time.
+// Build builds the libraries in a folder, and a module for each PTX text. It keeps modules of other texts, and does not
+// rebuild files whose sources have not changed. Several processes may build in one folder at the same time.
 func Build(folder string, ptx ...string) error { return build(folder, ptx, nil) }
 
 // build does the same as Build. names, unless nil, are the names of the texts for errors.
@@ -150,7 +150,7 @@ func findCompiler() (string, error) {
 	return "", fmt.Errorf("%w: neither g++ nor clang++ is on PATH, and CXX names none", ErrNoCompiler)
 }
 
-// lock waits until no other process builds in the folder.
+// lock waits until no other process builds in the folder, and keeps other processes from it until unlock is called.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {

@@ -60,8 +60,8 @@ var faults = sync.OnceValues(func() (string, error) {
 	return dir, buildBeside(dir, string(text))
 })
 
-// buildBeside builds in a folder into which it first copies the libraries that all tests of the module share. Compiling
-// them takes ten seconds.
+// buildBeside builds a module for each PTX text in the folder dir. It first copies the two libraries from the folder of
+// Committed to dir, because compiling them again would take ten seconds.
 func buildBeside(dir string, ptx ...string) error {
 	committed, err := Committed()
 	if err != nil {
@@ -157,7 +157,7 @@ func dynamic(kernel string) uintptr {
 	return 1
 }
 
-// runKernel calls launch in a child process.
+// runKernel calls launch in a child process. It returns the results of the kernel and the child's error messages.
 func runKernel(t *testing.T, kernel string, seed int) (out []float32, message string) {
 	t.Helper()
 	folder := folder(t)
@@ -179,8 +179,8 @@ func runKernel(t *testing.T, kernel string, seed int) (out []float32, message st
 	return out, text.String()
 }
 
-// folder returns the folder of the software GPU. It skips the test in short mode, and if there is no compiler; CI has
-// one.
+// folder returns the folder of the software GPU. It skips the test in short mode. It also skips the test if there is no
+// C++ compiler, unless the variable CI is set.
 func folder(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
@@ -196,8 +196,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// TestMissingSynchronisationIsFound checks that a kernel without its barrier gives a wrong result in at least one of
-// four orders of threads. The kernel with the barrier must give none.
+// TestMissingSynchronisationIsFound checks that a kernel without a needed barrier or wait for copies gives a wrong
+// result in at least one of four orders of threads, and that the correct kernel gives no wrong result.
 func TestMissingSynchronisationIsFound(t *testing.T) {
 	for _, c := range []struct {
 		right, wrong string

@@ -12,22 +12,22 @@ import (
 )
 
 // TestInstructions checks that translated instructions give the results that the PTX manual states. It tests cases in
-// which C++ gives another result or none that is defined: shifts by more than the width, NaN, signed zeros, subnormals,
-// ties, overflow. Operands and results are 32-bit patterns.
+// which the same operation in C++ gives another result or has undefined behavior: shifts by more than the width, NaN,
+// signed zeros, subnormals, ties, overflow. Operands and results are 32-bit patterns.
 func TestInstructions(t *testing.T) {
 	const (
 		nan, one, two, minusOne, minusTwo         = 0x7fc00000, 0x3f800000, 0x40000000, 0xbf800000, 0xc0000000
 		minusZero, infinity, minusInfinity        = 0x80000000, 0x7f800000, 0xff800000
 		subnormal, minusSubnormal                 = 0x00000001, 0x80000001
-		tiny, minusTiny                           = 0x30800000, 0xb0800000 // 2^-30
+		tiny, minusTiny                           = 0x30800000, 0xb0800000 // 2^-30 and −2^-30
 		belowOne                                  = 0x3f7fffff
 		yes, no                            uint32 = 1, 0
 	)
 	const selects = " selp.b32 %r9, 1, 0, %p1;"
 	const high = " shr.u64 %rd2, %rd2, 32; cvt.u32.u64 %r9, %rd2;"
 	cases := []struct {
-		code    string // sets %r9 or %f9
-		a, b, c uint32 // in %r1 to %r3 and in %f1 to %f3
+		code    string // instructions that set %r9 or %f9
+		a, b, c uint32 // values of %r1 to %r3 and of %f1 to %f3
 		want    uint32
 	}{
 		{"add.s32 %r9, %r1, %r2;", 0x7fffffff, 1, 0, 0x80000000},
@@ -82,12 +82,12 @@ func TestInstructions(t *testing.T) {
 		{"max.f32 %f9, %f1, %f2;", 0, minusZero, 0, 0},
 		{"neg.f32 %f9, %f1;", 0, 0, 0, minusZero},
 		{"copysign.f32 %f9, %f1, %f2;", minusOne, two, 0, minusTwo},
-		{"fma.rn.f32 %f9, %f1, %f2, %f3;", 0x3f800800, 0x3f800800, 0xbf801000, 0x33800000}, // rounded once
+		{"fma.rn.f32 %f9, %f1, %f2, %f3;", 0x3f800800, 0x3f800800, 0xbf801000, 0x33800000}, // only the sum is rounded
 		{"fma.rn.f32 %f9, %f1, %f2, %f3;", one, one, minusTiny, one},
 		{"fma.rm.f32 %f9, %f1, %f2, %f3;", one, one, minusTiny, belowOne},
 		{"fma.rm.f32 %f9, %f1, %f2, %f3;", one, one, tiny, one},
 		{"ex2.approx.ftz.f32 %f9, %f1;", subnormal, 0, 0, one},
-		{"ex2.approx.ftz.f32 %f9, %f1;", 0xc2fe0000, 0, 0, 0}, // 2^-127
+		{"ex2.approx.ftz.f32 %f9, %f1;", 0xc2fe0000, 0, 0, 0}, // 2^-127 is subnormal and becomes 0
 		{"ex2.approx.ftz.f32 %f9, %f1;", minusInfinity, 0, 0, 0},
 		{"rcp.approx.ftz.f32 %f9, %f1;", subnormal, 0, 0, infinity},
 		{"rcp.approx.ftz.f32 %f9, %f1;", minusSubnormal, 0, 0, minusInfinity},
@@ -100,8 +100,8 @@ func TestInstructions(t *testing.T) {
 		{"cvt.rn.bf16x2.f32 %r9, %f1, %f2;", nan, 0x7f7fffff, 0, 0x7fff7f80},
 		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", one, two, 0, 0x3c004000},
 		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x3f801000, 0x3f803000, 0, 0x3c003c02},
-		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x477fe000, 0x477ff000, 0, 0x7bff7c00}, // 65504 and 65520
-		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x33800000, 0x33000000, 0, 0x00010000}, // 2^-24 and 2^-25
+		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x477fe000, 0x477ff000, 0, 0x7bff7c00}, // 65504 fits, 65520 overflows
+		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x33800000, 0x33000000, 0, 0x00010000}, // 2^-24 fits, 2^-25 becomes 0
 		{"mov.b32 {%rs1, %rs2}, %r1; cvt.f32.f16 %f9, %rs1;", 0x3c000001, 0, 0, 0x33800000},
 	}
 

@@ -8,7 +8,7 @@ import (
 
 // ptxModule is a parsed PTX file.
 type ptxModule struct {
-	shared  []sharedArray // visible to all kernels
+	shared  []sharedArray // arrays that are visible to all kernels
 	kernels []*ptxKernel
 }
 
@@ -17,7 +17,7 @@ type ptxKernel struct {
 	name       string
 	parameters []parameter
 	maxThreads int               // value of .maxntid
-	registers  map[string]string // type (such as f32) by name without number (such as %f)
+	registers  map[string]string // type of registers, such as f32, by their name without the number, such as %f
 	shared     []sharedArray
 	body       []statement
 }
@@ -184,7 +184,7 @@ func (p *parser) number() int {
 	return n
 }
 
-// sharedArray parses what follows .shared in a declaration.
+// sharedArray parses a declaration of an array in shared memory, after the word .shared.
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
@@ -202,7 +202,7 @@ func (p *parser) sharedArray() sharedArray {
 	return a
 }
 
-// kernel parses what follows .entry: the name, the parameters and the body of a kernel.
+// kernel parses a kernel after the word .entry: its name, its parameters and its body.
 func (p *parser) kernel() *ptxKernel {
 	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
 	p.expect("(")

@@ -30,7 +30,7 @@ const sharedPTX = `.version 7.0
 
 // TestRefusals checks that the driver of the software GPU answers invalid calls with the error codes of a real driver.
 func TestRefusals(t *testing.T) {
-	folder(t) // skips the test if there is no compiler
+	folder(t) // skips the test in short mode or without a compiler
 	dir := t.TempDir()
 	if err := buildBeside(dir, sharedPTX); err != nil {
 		t.Fatal(err)
@@ -43,9 +43,9 @@ func TestRefusals(t *testing.T) {
 	runtime.LockOSThread() // a context is current on one thread
 	defer runtime.UnlockOSThread()
 	const (
-		ok, invalidValue, outOfMemory, notInitialized        = 0, 1, 2, 3
-		invalidDevice, invalidContext, invalidHandle, toMany = 101, 201, 400, 701
-		dynamicShared                                        = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+		ok, invalidValue, outOfMemory, notInitialized         = 0, 1, 2, 3
+		invalidDevice, invalidContext, invalidHandle, tooMany = 101, 201, 400, 701
+		dynamicShared                                         = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 	)
 	call := func(want int32, name string, args ...uintptr) {
 		t.Helper()
@@ -105,11 +105,11 @@ func TestRefusals(t *testing.T) {
 	launch(invalidValue, 0, 1, 1, 64, 0, v.stream)
 	launch(invalidValue, 1<<31, 1, 1, 64, 0, v.stream)
 	launch(invalidValue, 1, 65536, 1, 64, 0, v.stream)
-	launch(toMany, 1, 1, 1, 96, 0, v.stream)
+	launch(tooMany, 1, 1, 1, 96, 0, v.stream)
 	launch(invalidHandle, 1, 1, 1, 64, 0, 0)
 	launch(invalidHandle, 1, 1, 1, 64, 0, v.foreign)
 	launch(ok, 1, 1, 1, 64, 32<<10, v.stream)
-	launch(invalidValue, 1, 1, 1, 64, 32<<10+1, v.stream) // more than 48 KB together with the static ones
+	launch(invalidValue, 1, 1, 1, 64, 32<<10+1, v.stream) // more than 48 KB with the 16 KB of static memory
 	call(invalidValue, "cuFuncSetAttribute", v.function, dynamicShared, 212<<10)
 	call(ok, "cuFuncSetAttribute", v.function, dynamicShared, 211<<10)
 	launch(ok, 1, 1, 1, 64, 211<<10, v.stream)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// translate translates PTX to the C++ source of a module (sim/kernel.h). An unknown instruction is an error.
+// translate translates PTX to the C++ source of a module, which uses sim/kernel.h. An unknown instruction is an error.
 func translate(text string) (string, error) {
 	m, err := parsePTX(text)
 	if err != nil {
@@ -34,15 +34,15 @@ type translator struct {
 	kernel *ptxKernel
 	line   int // line of the current statement
 	code   strings.Builder
-	used   map[string]bool // registers in use
-	labels map[string]bool // labels in branches: true if the label has been defined
+	used   map[string]bool // registers that the code uses
+	labels map[string]bool // true for labels that are defined, false for labels that only branches have named so far
 
 	symbols map[string]int // offset of each shared array in shared memory
 	dynamic map[string]bool
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
 
-	waits int // number of barriers and waits for copies so far; by this number a test drops one
+	waits int // number of barriers and waits for copies so far; a test drops one by its number
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
@@ -143,8 +143,8 @@ func (t *translator) run() (err error) {
 func label(name string) string    { return strings.ReplaceAll(name, "$", "") }
 func register(name string) string { return strings.TrimPrefix(name, "%") }
 
-// storage maps a PTX type to the type of the register that stores it, ctypes to a C++ type, and bytesOf to its size.
-// special maps the special registers of PTX to C++ expressions.
+// storage maps a PTX type to the type of the register that stores it. ctypes maps a PTX type to a C++ type, and bytesOf
+// to its size in bytes. special maps the special registers of PTX to C++ expressions.
 var (
 	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
 		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
@@ -276,7 +276,7 @@ func (t *translator) instruction(s statement) string {
 		return "t.copy_commit();"
 	case "cp.async.wait_group":
 		t.want(s, 1)
-		t.waits++ // a dropped wait leaves one more group pending
+		t.waits++ // a dropped wait lets one more group of copies stay pending
 		return fmt.Sprintf("t.copy_wait(%s + (t.dropped == %d));", t.value(s.operands[0], "s32"), t.waits)
 	case "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16":
 		t.want(s, 2)
@@ -290,7 +290,8 @@ func (t *translator) instruction(s statement) string {
 	panic(t.errorf("unknown instruction %s", s.opcode))
 }
 
-// wait returns a C++ statement for a barrier. The statement does nothing if a test drops the barrier with this number.
+// wait returns a C++ statement for a barrier. The statement does nothing if a test has dropped the barrier by its
+// number.
 func (t *translator) wait(barrier string) string {
 	t.waits++
 	return fmt.Sprintf("if (t.dropped != %d) %s", t.waits, barrier)
@@ -390,8 +391,8 @@ func (t *translator) move(s statement, kind string) string {
 	return t.set(to, kind, t.value(from, kind))
 }
 
-// orders maps the comparisons of PTX to C++ operators. opposite maps those that end in u, which are also true for NaN,
-// to the comparison that is true exactly if they are false.
+// orders maps the comparisons of PTX to C++ operators. opposite maps a comparison whose name ends in u, which is also
+// true for NaN, to its negation.
 var (
 	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}
@@ -421,7 +422,7 @@ func (t *translator) shuffle(s statement) string {
 		t.value(s.operands[3], "u32"), t.value(s.operands[4], "u32"),
 		t.set(s.operands[0], "b32", fmt.Sprintf("t.shuffle(%s, %s)", t.value(s.operands[1], "b32"), t.value(s.operands[2], "u32"))))
 	if p := s.operands[0].predicate; p != "" {
-		code += " " + t.set(operand{text: p}, "pred", "true") // all lanes take part
+		code += " " + t.set(operand{text: p}, "pred", "true") // true, because all lanes take part
 	}
 	return code
 }
@@ -463,7 +464,7 @@ func makeExpressions() map[string]expression {
 	two := func(kind string) []string { return []string{kind, kind} }
 	one := func(kind string) []string { return []string{kind} }
 
-	// PTX integers wrap around, so signed ones are added and multiplied as unsigned.
+	// PTX integers wrap around, so signed integers are added and multiplied as unsigned integers in C++.
 	for _, width := range []string{"32", "64"} {
 		u, s, b := "u"+width, "s"+width, "b"+width
 		add("$1 + $2", u, two(u), "add.s"+width, "add.u"+width)

@@ -18,8 +18,8 @@ import (
 // Commit is the commit of the model's branch main and of its tag v1.
 const Commit = "0123456789abcdef0123456789abcdef01234567"
 
-// Hub is a server with one model. It redirects requests for large files to a second server, the store. Set changes its
-// fields.
+// Hub is a server with one model. It redirects requests for large files to a second server, the store. A test changes
+// the fields of a Hub by its method Set.
 type Hub struct {
 	*httptest.Server
 	store *httptest.Server // server of large files
@@ -32,10 +32,10 @@ type Hub struct {
 	Token         string   // token that a client must send; "" means none
 	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
-	Status        int      // HTTP status of every answer; 0 means the correct one
-	Busy          int      // number of answers that still have the status 503
+	Status        int      // HTTP status of every answer; 0 means the status that fits the request
+	Busy          int      // number of the next answers that have the status 503
 	Unsatisfiable bool     // whether the store refuses every range
-	CutList       int      // number of answers that list the files and end early
+	CutList       int      // number of the next answers that list the files and end early
 	Ranges        bool     // whether the store supports requests for ranges
 	Auth          string   // header Authorization of the last request to the store
 }
@@ -126,10 +126,10 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	if len(h.Cut) > 0 {
 		end, h.Cut = min(end, from+h.Cut[0]), h.Cut[1:]
 	}
-	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
+	_, _ = w.Write(content[from:end]) // an error means that the client has gone
 }
 
-// Set calls change, which may change the fields of h, while no request is served. It also empties Requests.
+// Set calls change, which may change the fields of h, at a time when no request is served. It also empties Requests.
 func (h *Hub) Set(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -2,7 +2,8 @@ process EMBED_SHARD {
     tag "${meta.id} ${shard}/${shards}"
     label 'process_high'
     label 'process_gpu'
-    // 75: interrupted. Above 128: killed, for lack of memory for instance. Other failures come again.
+    // Exit status 75 means that embed was interrupted, and above 128 that it was killed, for example for lack of
+    // memory. After any other failure a retry would fail, too.
     errorStrategy { task.exitStatus == 75 || task.exitStatus > 128 ? 'retry' : 'finish' }
     maxRetries 3
 

@@ -1,4 +1,5 @@
-// Embeds files in shards and joins these. It splits no file: each shard reads its part of the inputs by itself.
+// Embeds files in shards and joins the shards. It does not split the files: each shard gets all of them and reads only
+// its part.
 
 include { EMBED_SHARD } from '../../modules/shard/main'
 include { EMBED_MERGE } from '../../modules/merge/main'

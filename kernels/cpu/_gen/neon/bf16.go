@@ -1,18 +1,19 @@
 package main
 
-// tilesBF16 generates the kernels for pairs of bfloat16. Rows are multiplied two at a time, so that kernels for 5 rows
-// would gain nothing over 3 + 2.
+// tilesBF16 generates the kernels for pairs of bfloat16. Rows are multiplied two at a time, so that a kernel for 5 rows
+// would not be faster than a kernel for 3 rows and a kernel for 2 rows.
 func tilesBF16(g *generator) {
 	for _, rows := range []int{1, 2, 3, 4, maxRows} {
 		tileBF16(g, rows)
 	}
 }
 
-// tileBF16 generates a kernel for rows × 16 sums. A sum is a lane of one accumulator and adds two pairs at a time, in
-// order. An accumulator contains the sums of two rows and two columns: first both of the first row.
+// tileBF16 generates a kernel for rows × 16 sums. Each sum is one lane of an accumulator, to which the products of two
+// pairs at a time are added, in order. An accumulator has four lanes, for two rows and two columns: first both sums of
+// the first row, then both of the second.
 //
-// Two rows of a panel, 16 pairs each, form 8 vectors; vector c contains both pairs of column 2·c, then those of column
-// 2·c + 1. If the number of rows is odd, the last row of the panel is in the usual order.
+// Two rows of a panel, 16 pairs each, form 8 vectors; vector c contains both pairs of column 2·c, then both pairs of
+// column 2·c + 1. If the panel has an odd number of rows, its last row contains the pairs of columns 0 to 15 in order.
 func tileBF16(g *generator, rows int) {
 	t := beginTile(g, rows, "BFMMLA")
 	sums, left := make([][panelCols / 2]vec, (rows+1)/2), make([][2]vec, (rows+1)/2)
@@ -24,7 +25,8 @@ func tileBF16(g *generator, rows int) {
 		left[p] = [2]vec{g.vec(), g.vec()}
 	}
 	right := [2]vec{g.vec(), g.vec()}
-	// read loads the next bytes of each row, which move reads, and combines those of two rows.
+	// read loads the next bytes of each row of A with the instruction move, and combines the bytes of two rows in one
+	// register.
 	read := func(move string, bytes int) {
 		for p, l := range left {
 			g.op("%s.P %d(%s), %s", move, bytes, t.a[2*p], l[0].q())
@@ -39,7 +41,7 @@ func tileBF16(g *generator, rows int) {
 			g.op("VZIP1 %s, %s, %s", right[0].as("D2"), l[0].as("D2"), l[0].as("D2"))
 		}
 	}
-	// multiply adds the products with columns 2·c to 2·c + 3.
+	// multiply adds to the sums the products with columns 2·c to 2·c + 3 of the panel.
 	multiply := func(c, half int) {
 		for p := range sums {
 			g.bfmmla(sums[p][c], left[p][half], right[0])
@@ -64,7 +66,7 @@ func tileBF16(g *generator, rows int) {
 	t.next(g)
 	g.op("SUBS $%d, %s", lanes, t.k)
 	g.op("BGE vector")
-	g.label("rest") // 0 to 3 pairs
+	g.label("rest") // 0 to 3 pairs are left
 	g.op("ADDS $%d, %s", lanes, t.k)
 	g.op("TBZ $1, %s, last", t.k)
 	read("FMOVD", 8)
@@ -85,7 +87,8 @@ func tileBF16(g *generator, rows int) {
 	storeSums(g, separate(g, sums, rows, left[0][0]), right)
 }
 
-// separate moves the sums of two rows to registers of each row. It overwrites spare.
+// separate moves the sums from registers that hold sums of two rows to registers that hold sums of one row. It
+// overwrites spare.
 func separate(g *generator, sums [][panelCols / 2]vec, rows int, spare vec) []rowOfSums {
 	separated := make([]rowOfSums, rows)
 	for p := range sums {
@@ -103,7 +106,7 @@ func separate(g *generator, sums [][panelCols / 2]vec, rows int, spare vec) []ro
 	return separated
 }
 
-// packsBF16 generates the functions that round to bfloat16 and pack it.
+// packsBF16 generates the functions that round values to bfloat16 and that pack bfloat16 values.
 func packsBF16(g *generator) {
 	g.function("narrowBFMMLA", "out *uint16, in *float32, n int", "",
 		"narrowBFMMLA rounds n values, a positive multiple of 16, to the nearest bfloat16. out may be the memory of in.")
@@ -125,7 +128,7 @@ func packsBF16(g *generator) {
 	g.function("pairRowsBFMMLA", "panel *uint32, rows *uint16, ld int, count int", "",
 		"pairRowsBFMMLA writes count pairs of rows of 16 values, of stride ld, as rows of 16 pairs.")
 	panel, first, ld, count := g.param("panel"), g.param("rows"), g.param("ld"), g.param("count")
-	g.op("LSL $1, %s", ld) // bytes
+	g.op("LSL $1, %s", ld) // stride in bytes
 	second := g.gp()
 	one, other := [2]vec{g.vec(), g.vec()}, [2]vec{g.vec(), g.vec()}
 	low, high := g.vec(), g.vec()

@@ -18,7 +18,7 @@ func beginExp(g *generator) exp {
 	return exp{g.replicated(polynomial.Exp), c[0], c[1], c[2], c[3], c[4]}
 }
 
-// replace replaces x ≤ 0 by e^x = 2^n·e^r. Arguments below −87 are raised to −87.
+// replace replaces x ≤ 0 by e^x, computed as 2^n·e^r, where n is an integer. Arguments below −87 are raised to −87.
 func (e *exp) replace(g *generator, x vec) {
 	defer g.scope()()
 	n, power := g.vec(), g.vec()
@@ -33,7 +33,7 @@ func (e *exp) replace(g *generator, x vec) {
 	g.op("VADD %s, %[2]s, %[2]s", power.as("S4"), x.as("S4"))
 }
 
-// horner evaluates in y the polynomial in x with n coefficients, lowest power first. y may be x.
+// horner sets y to the value of the polynomial in x with n coefficients, lowest power first. y may be x.
 func horner(g *generator, n int, coefficients gp, x, y vec) {
 	defer g.scope()()
 	sum, next := g.vec(), g.vec()
@@ -66,7 +66,8 @@ func (c *gelu) replace(g *generator, x vec) {
 	t, h, rest := g.vec(), g.vec(), g.vec()
 	g.fabs(t, x)
 	g.three(fmin, t, t, c.limit)
-	// t² as the sum of two floats: a rounded t² would cost e^(−t²/2) several bits.
+	// t² is computed as the sum of two floats, because e^(−t²/2) would lose several bits if t² were rounded to one
+	// float.
 	g.three(fmul, h, t, t)
 	negative, inverse, s := g.vec(), g.vec(), g.vec()
 	g.move(negative, h)
@@ -75,7 +76,7 @@ func (c *gelu) replace(g *generator, x vec) {
 	g.three(fmul, rest, negative, c.minusHalf)
 	e := h
 	c.exp.replace(g, e)
-	// e^(h − rest) to first order
+	// s = e^(h − rest), to first order in rest
 	g.move(s, e)
 	g.three(fmls, s, e, rest)
 

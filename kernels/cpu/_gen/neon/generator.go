@@ -42,8 +42,9 @@ func (g *generator) op(format string, args ...any) { fmt.Fprintf(&g.text, "\t"+f
 
 func (g *generator) label(name string) { fmt.Fprintf(&g.text, "\n%s:\n", name) }
 
-// function begins a function without a stack frame, which calls no other. The Go scheduler cannot preempt it, so long
-// loops stay in Go. params are the names and types of the parameters, result the type of the result or empty.
+// function begins a function that has no stack frame and calls no other function. The Go scheduler cannot preempt it,
+// so loops that take long are written in Go. params are the names and types of the parameters, result the type of the
+// result or empty.
 func (g *generator) function(name, params, result, doc string) {
 	g.params, g.gps, g.vecs = map[string]string{}, 0, 0
 	offset := 0
@@ -84,7 +85,7 @@ func (g *generator) vec() vec {
 	return vec(g.vecs - 1)
 }
 
-// scope returns a function that frees the vector registers that were reserved after the call of scope.
+// scope begins a scope. The function end frees the vector registers that were reserved in the scope.
 func (g *generator) scope() (end func()) {
 	before := g.vecs
 	return func() { g.vecs = before }
@@ -170,7 +171,8 @@ func (g *generator) move(to, from vec) {
 }
 
 // eachVector generates body twice: in a loop over the whole vectors of n values, and in a loop over the remaining
-// values, one at a time. load reads a vector or a value at a pointer, store writes it. The pointers advance.
+// values, one at a time. load reads a vector or a value at a pointer, store writes it. After body all pointers advance,
+// by a vector or by a value.
 func (g *generator) eachVector(n gp, pointers []gp, body func(load, store func(v vec, at gp))) {
 	g.op("SUBS $%d, %s", lanes, n)
 	g.op("BLT rest")

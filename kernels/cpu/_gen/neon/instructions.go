@@ -2,10 +2,10 @@ package main
 
 import "fmt"
 
-// Go's assembler has few of the instructions for vectors of floating-point values. These are written as words, with the
-// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler. It does not know those
-// of FEAT_BF16, which the tests of kernels/cpu execute. The encodings are those of the Arm Architecture Reference
-// Manual, section C7.2.
+// Go's assembler lacks most of the instructions for vectors of floating-point values. The missing instructions are
+// written as machine words, with the instruction in GNU's syntax in a comment. TestWords compares word and comment by
+// means of a disassembler. The disassembler does not know the instructions of FEAT_BF16; the tests of kernels/cpu
+// execute them. The encodings are those of the Arm Architecture Reference Manual, section C7.2.
 
 // Instructions with three registers, for four float32 values.
 const (
@@ -17,7 +17,7 @@ const (
 	fmin  = 0x4ea0f400
 	fmla  = 0x4e20cc00 // to += a·b
 	fmls  = 0x4ea0cc00 // to −= a·b
-	faddp = 0x6e20d400 // adds neighbours: first those of a, then those of b
+	faddp = 0x6e20d400 // adds neighbouring lanes: first the lanes of a, then the lanes of b
 )
 
 // double is the bit of an instruction with three registers that stands for two float64 values.
@@ -40,7 +40,7 @@ func (g *generator) three(code uint32, to, a, b vec) {
 	g.word(code|uint32(to|a<<5|b<<16), "%s v%d.%[5]s, v%[3]d.%[5]s, v%[4]d.%[5]s", names[code&^double], to, a, b, shape)
 }
 
-// fmlaLane adds a times one lane of b.
+// fmlaLane adds a times one lane of b to the register to.
 func (g *generator) fmlaLane(to, a, b vec, lane int) {
 	g.word(0x4f801000|uint32(to)|uint32(a)<<5|uint32(b)<<16|uint32(lane&1)<<21|uint32(lane>>1)<<11,
 		"fmla v%d.4s, v%d.4s, v%d.s[%d]", to, a, b, lane)
@@ -55,7 +55,7 @@ func (g *generator) fmaxv(to, a vec) {
 	g.word(0x6e30f800|uint32(to|a<<5), "fmaxv s%d, v%d.4s", to, a)
 }
 
-// widen converts the lower two float32 values of a to float64, or the upper two.
+// widen converts the lower two float32 values of a to float64 or, if upper is set, the upper two.
 func (g *generator) widen(to, a vec, upper bool) {
 	if upper {
 		g.word(0x4e617800|uint32(to|a<<5), "fcvtl2 v%d.2d, v%d.4s", to, a)
@@ -64,12 +64,14 @@ func (g *generator) widen(to, a vec, upper bool) {
 	g.word(0x0e617800|uint32(to|a<<5), "fcvtl v%d.2d, v%d.2s", to, a)
 }
 
-// bfmmla adds the product of a [2, 4] and the transpose of b [2, 4], both in bfloat16, to the float32 of to [2, 2].
+// bfmmla adds the product of a [2, 4] and the transpose of b [2, 4], both in bfloat16, to the float32 values in the
+// register to [2, 2].
 func (g *generator) bfmmla(to, a, b vec) {
 	g.word(0x6e40ec00|uint32(to|a<<5|b<<16), "bfmmla v%d.4s, v%d.8h, v%d.8h", to, a, b)
 }
 
-// bfcvtn rounds the float32 of a to the nearest bfloat16 and writes them to the lower half of to, or to the upper half.
+// bfcvtn rounds the float32 values of a to the nearest bfloat16 and writes them to the lower half of the register to
+// or, if upper is set, to its upper half.
 func (g *generator) bfcvtn(to, a vec, upper bool) {
 	if upper {
 		g.word(0x4ea16800|uint32(to|a<<5), "bfcvtn2 v%d.8h, v%d.4s", to, a)

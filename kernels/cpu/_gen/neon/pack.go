@@ -73,10 +73,10 @@ func packs(g *generator) {
 }
 
 // chains is the number of independent accumulators in the loop of peak. It exceeds latency times throughput of the FMA
-// units.
+// units, so that the units are always busy.
 const chains = 24
 
-// peak generates a loop that contains only FMAs. Package bench/peak measures the peak rate of a core with it.
+// peak generates a loop that contains only FMAs. Package bench/peak measures the peak rate of a core with this loop.
 func peak(g *generator) {
 	g.function("fmaNEON", "n int", "", "fmaNEON runs n rounds of 24 independent multiply-add instructions.")
 	n, factor := g.param("n"), g.vec()

@@ -67,8 +67,9 @@ func beginScores(g *generator) scores {
 	return s
 }
 
-// eachVector generates body twice: in a loop over the whole vectors of n scores, with a nil mask, and for the remaining
-// scores, with a register whose bits are set in their lanes. Rows are padded to whole vectors. v contains the scores.
+// eachVector generates body twice: in a loop over the whole vectors of n scores, and for the remaining scores. In the
+// loop mask is nil; for the remaining scores mask is a register whose bits are set in the lanes of these scores. Rows
+// are padded to whole vectors. v contains the scores.
 func (s *scores) eachVector(g *generator, body func(v vec, mask *vec)) {
 	once := func(mask *vec) {
 		v, d := g.vec(), g.vec()
@@ -138,7 +139,7 @@ func scoreWeights(g *generator) {
 }
 
 // reduce generates a sum over a row in float64, with four accumulators of two lanes. begin returns a function that adds
-// the term of v to sum; it may change v. By default v is the term.
+// the term of v to sum; it may change v. If begin is nil, v is the term.
 func reduce(g *generator, name, params, does string, begin func() func(v, sum vec)) {
 	const width = 8
 	g.function(name+"NEON", params, "float64", name+"NEON "+does+", a positive multiple of 8.")
@@ -216,7 +217,7 @@ func rotary(g *generator) {
 		store(p, low)
 		store(q, high)
 	})
-	g.op("MOVD %s, %s", high, low) // the next head follows the second half of this one
+	g.op("MOVD %s, %s", high, low) // the next head follows the second half of this head
 	g.op("SUBS $1, %s", heads)
 	g.op("BNE head")
 	g.op("RET")

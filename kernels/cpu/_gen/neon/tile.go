@@ -4,8 +4,8 @@ import "fmt"
 
 const tileParams = "out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int"
 
-// maxRows is the largest number of rows of a tile. Its sums, a vector of each row and two vectors of the panel take all
-// 32 registers.
+// maxRows is the largest number of rows of a tile. The sums of such a tile, a vector of each row and two vectors of the
+// panel take all 32 registers.
 const maxRows = 6
 
 // tiles generates a kernel for each number of rows.
@@ -69,7 +69,7 @@ func tile(g *generator, rows int) {
 }
 
 const (
-	vectors = panelCols / lanes // vectors of a row of a tile
+	vectors = panelCols / lanes // number of vectors in a row of a tile
 	line    = 64                // bytes of a cache line
 )
 
@@ -92,7 +92,8 @@ func beginTile(g *generator, rows int, suffix string) operands {
 	g.function(name, tileParams, "", fmt.Sprintf("%s is a tileFunc for %d row%s and 1 panel.", name, rows, plural))
 	lda := g.strideParam("lda")
 	t := operands{k: g.param("k"), panel: g.param("panel"), ahead: g.param("ahead"), a: make([]gp, rows)}
-	g.op("ADD %s, %s", t.panel, t.ahead) // may be past the end of the matrix, where no Go pointer may point
+	// t.ahead becomes the address to prefetch. It may be past the end of the matrix, where no Go pointer may point.
+	g.op("ADD %s, %s", t.panel, t.ahead)
 	t.a[0] = g.param("a")
 	for r := 1; r < rows; r++ {
 		t.a[r] = g.gp()
@@ -101,7 +102,8 @@ func beginTile(g *generator, rows int, suffix string) operands {
 	return t
 }
 
-// prefetch prefetches a cache line: one for every two lines of a panel.
+// prefetch generates the prefetch of one cache line. A kernel prefetches one line for every two lines of the panel that
+// it reads.
 func (t *operands) prefetch(g *generator, i int) {
 	g.op("PRFM %d(%s), PLDL2KEEP", i*line, t.ahead)
 }

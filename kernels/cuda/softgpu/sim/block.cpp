@@ -28,8 +28,9 @@ enum { illegal_address = 700, launch_timeout = 702, misaligned_address = 716, la
 
 constexpr size_t stack_bytes = 128 << 10;
 
-// stack_shift is the distance by which the stacks of consecutive threads begin at other places in their pages. Without
-// it the frames of all threads would compete for the same few sets of the cache.
+// The stack of each thread begins stack_shift bytes further from the end of its memory than the stack of the thread
+// before, up to most_shifted bytes. Without the shift the frames of all threads would compete for the same few sets of
+// the cache.
 constexpr size_t stack_shift = 17 * 64, most_shifted = 32 << 10;
 
 enum State { runnable, waits_for_block, waits_for_warp, ended };
@@ -75,10 +76,10 @@ class Fiber final : public Thread {
 };
 
 struct Warp {
-    uint32_t ready; // lanes that can run
+    uint32_t ready; // bit mask of the lanes that can run
     int arrived;
     const void *operation;
-    void *operands[32]; // of each lane
+    void *operands[32]; // operands of each lane
 };
 
 // Processor runs one block at a time on a host thread.
@@ -92,12 +93,13 @@ class Processor {
 
     Fault fault;
 
-    // Called by fibers.
+    // Fibers call the functions below.
     void body();
     void wait_for_block();
     void wait_for_warp(const void *operation, void *operands, void (*step)(void *(&lanes)[32]));
     [[noreturn]] void fail(int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-    bool late() const { return launch->order % 2 == 0; } // whether copies are made only when they are waited for
+    // late returns whether asynchronous copies are made only when they are waited for.
+    bool late() const { return launch->order % 2 == 0; }
 
   private:
     int pick();
@@ -108,9 +110,9 @@ class Processor {
     void prepare(Fiber &f);
 
     const Launch *launch = nullptr;
-    std::deque<Fiber> fibers; // a deque, because addresses must not change
+    std::deque<Fiber> fibers; // a deque, because the addresses of fibers must not change
     std::vector<Warp> warps;
-    std::vector<int> preference; // order of warps
+    std::vector<int> preference; // indices of the warps, the preferred one first
     int running = -1;
     unsigned waiting = 0, finished = 0, threads = 0;
     std::mt19937_64 random_bits;
@@ -186,8 +188,8 @@ void Processor::prepare(Fiber &f) {
         f.processor = this;
     }
 #ifdef __x86_64__
-    // Six saved registers, then the return address. At its entry a function expects a stack 8 bytes off a multiple of
-    // 16.
+    // A new stack holds six saved registers and the return address, which softgpu_switch pops. When a function is
+    // entered, its stack pointer must be 8 bytes off a multiple of 16.
     void **top = reinterpret_cast<void **>(f.stack_end()) - 1;
     *--top = reinterpret_cast<void *>(start_fiber);
     f.sp = top - 6;
@@ -231,8 +233,8 @@ void Processor::shuffle_preference() {
     if (launch->order > 1) std::shuffle(preference.begin(), preference.end(), random_bits);
 }
 
-// pick returns the index of the fiber to run, or -1. The preferred warp runs as far as possible before the others,
-// which shows missing synchronization.
+// pick returns the index of the fiber to run, or -1 if none can run. The preferred warp runs as far as possible before
+// the others, so that missing synchronization shows.
 int Processor::pick() {
     if (launch->order > 1 && random_bits() % 64 == 0) shuffle_preference();
     for (int w : preference) {
@@ -317,8 +319,8 @@ void Processor::wait_for_block() {
     shuffle_preference();
 }
 
-// wait_for_warp waits for the 32 lanes of the warp. The last lane runs step on the operands of all. operation
-// identifies the operation, which must be the same in all lanes.
+// wait_for_warp waits for the 32 lanes of the warp. The last lane to arrive runs step on the operands of all lanes. The
+// pointer operation identifies the operation, which must be the same in all lanes.
 void Processor::wait_for_warp(const void *operation, void *operands, void (*step)(void *(&lanes)[32])) {
     Warp &w = warps[running / 32];
     if (w.arrived > 0 && w.operation != operation) fail(launch_failed, "the lanes of a warp are at different operations");
@@ -438,7 +440,7 @@ void Fiber::complete(std::vector<Copy> &copies) {
 void Fiber::copy_async(uint32_t to, uint64_t from, uint32_t bytes) {
     if (bytes > 16) processor->fail(launch_failed, "cp.async of %u bytes", bytes);
     Copy c = {shared(to, 16), reinterpret_cast<unsigned char *>(from), bytes};
-    if (bytes > 0) global(from, 16); // the copy itself faults beyond an allocation
+    if (bytes > 0) global(from, 16); // checks the address; if it is in no allocation, reading it later is a fault
     open.push_back(c);
     if (!processor->late()) {
         std::vector<Copy> now = {c};
@@ -490,13 +492,13 @@ void on_signal(int number, siginfo_t *info, void *context) {
     if (old.sa_flags & SA_SIGINFO) {
         old.sa_sigaction(number, info, context);
     } else if (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN) {
-        signal(number, SIG_DFL); // the signal recurs at once
+        signal(number, SIG_DFL); // the signal recurs at once and then ends the process
     } else {
         old.sa_handler(number);
     }
 }
 
-// SignalStack is the stack for signal handlers on this thread. The stacks of fibers are too small for them.
+// SignalStack is the stack for signal handlers on this thread. The stacks of fibers are too small for handlers.
 class SignalStack {
   public:
     SignalStack() {
@@ -521,8 +523,8 @@ class Helpers {
         return *one;
     }
 
-    // run_with runs work on this thread and, if there are several blocks and no other launch uses the helpers, on all
-    // helpers.
+    // run_with runs work on this thread. If there are several blocks and no other launch uses the helpers, it also runs
+    // work on all helpers.
     void run_with(uint64_t blocks, const std::function<void()> &work) {
         std::unique_lock<std::mutex> mine(taken, std::try_to_lock);
         if (blocks < 2 || threads == 0 || !mine) {

@@ -15,7 +15,7 @@ namespace softgpu {
 struct Launch {
     const Kernel *kernel;
     Index grid;
-    unsigned threads; // per block
+    unsigned threads; // number of threads in a block
     uint32_t dynamic_shared;
     const uint64_t *slots;
     const Arena *memory;
@@ -23,9 +23,9 @@ struct Launch {
     //
     //   0  the lowest warp runs until it must wait; copies are made when they are waited for
     //   1  the highest warp and lane run first; copies are made at once
-    //   n  warps and lanes run in random order; even numbers copy late, odd numbers at once
+    //   n  for n > 1, warps and lanes run in random order; copies are made as for 0 if n is even, as for 1 if n is odd
     uint64_t order;
-    uint32_t dropped; // see Thread
+    uint32_t dropped; // number of the barrier or wait that has no effect, or 0; see Thread::dropped
 };
 
 // Fault is the error that ended a kernel. code is the CUresult that a driver reports, or 0.
@@ -37,14 +37,14 @@ struct Fault {
 // run executes every block of a launch, several at a time, and returns the first fault.
 Fault run(const Launch &launch);
 
-// parallel calls work with each number below count, on several host threads unless another launch uses these.
+// parallel calls work with each number below count, on several host threads unless another launch is using them.
 void parallel(uint64_t count, const std::function<void(uint64_t)> &work);
 
 // quiet_thread starts a thread that receives only the signals of its own faults, like the threads of a driver.
 std::thread quiet_thread(std::function<void()> work);
 
-// catch_faults installs signal handlers that turn an invalid access by a kernel into a Fault. They pass every other
-// signal to the previous handler.
+// catch_faults installs signal handlers that turn an invalid access by a kernel into a Fault. The handlers pass every
+// other signal to the handler that was installed before.
 void catch_faults();
 
 } // namespace softgpu

@@ -149,7 +149,7 @@ int cublasLtDestroy(void *handle) {
 }
 
 int cublasLtMatmulDescCreate(Description **d, int compute, int scale) {
-    if (compute != 68 || scale != float32) return not_supported; // CUBLAS_COMPUTE_32F
+    if (compute != 68 || scale != float32) return not_supported; // 68 is CUBLAS_COMPUTE_32F
     *d = new Description;
     return ok;
 }
@@ -203,7 +203,7 @@ int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const voi
     return ok;
 }
 
-// The first algorithm splits the inner dimension. Callers that need the same bits for every batch must skip it.
+// The first algorithm offered splits the inner dimension. Callers that need the same bits for every batch must skip it.
 int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a, const Layout *b, const Layout *c, const Layout *out,
                                    const Preference *p, int wanted, Result *found, int *count) {
     if (wanted < 1) return invalid_value_status;

@@ -206,11 +206,11 @@ Stream *Device::choose() {
             if (s->queue.front().number < first->queue.front().number) first = s;
         return first;
     }
-    // No work is executed if all conditions hold, so that the order does not depend on how fast the waiting threads
-    // continue.
+    // Work is executed only while a thread of the program waits for something that has not happened, or if 200 entries
+    // are queued. So the order does not depend on how fast the program's threads are.
     const bool awaited = std::any_of(conditions.begin(), conditions.end(), [](const auto *holds) { return !(*holds)(); });
     if (!awaited && queued < 200) return nullptr;
-    // The preferred stream runs as far as its events allow before the others, which shows missing waits.
+    // The preferred stream runs as far as its events allow before the others, so that missing waits show.
     Stream *preferred = ready[0];
     for (Stream *s : ready)
         if (s->preference > preferred->preference) preferred = s;
@@ -218,7 +218,7 @@ Stream *Device::choose() {
     return preferred;
 }
 
-// work runs on the device's host thread until the process ends.
+// work executes the queued work of the device, on a host thread of its own, until the process ends.
 void Device::work() {
     Driver &d = driver();
     std::unique_lock<std::mutex> held(d.lock);

@@ -47,7 +47,7 @@ struct EventRecord {
     double milliseconds = 0; // time at which it was done
 };
 
-// Event is a handle. A wait refers to the last record at the time of the call that waits.
+// Event is an event of the driver API. A wait for it refers to the last record at the time of the call that waits.
 struct Event {
     bool timed;
     std::shared_ptr<EventRecord> last; // null before the first record
@@ -55,16 +55,16 @@ struct Event {
 
 // Work is one entry of a stream's queue.
 struct Work {
-    std::shared_ptr<EventRecord> waits_for; // may be null
-    std::shared_ptr<EventRecord> completes; // may be null
-    std::function<Fault()> run;             // may be null
+    std::shared_ptr<EventRecord> waits_for; // record that must be done before the work runs, or null
+    std::shared_ptr<EventRecord> completes; // record that is done after the work, or null
+    std::function<Fault()> run;             // null if the entry only waits or only completes a record
     uint64_t number = 0;                    // position in the order of the calls
 };
 
 struct Stream {
     std::deque<Work> queue;
     uint64_t preference; // the ready stream with the largest preference runs, if SOFTGPU_SEED is not 0
-    bool running = false; // the first entry is being executed and is still in the queue
+    bool running = false; // whether the first entry is being executed; it is still in the queue
     bool ready() const { return !queue.empty() && !running && (queue.front().waits_for == nullptr || queue.front().waits_for->done); }
     bool idle() const { return queue.empty(); }
 };
@@ -84,10 +84,10 @@ struct Function {
 //
 //   SOFTGPU_DEVICES  number of devices, or a list of their architectures, such as sm_90,sm_80; default one sm_90
 //   SOFTGPU_MEMORY   memory of each device in bytes; default 16 GiB
-//   SOFTGPU_SEED     0: work is executed at once, in the order of the calls. Any other number draws one of the orders that
-//                    events allow, and delays work until the program waits for it. The order depends only on the number
-//                    if all work has been queued by then and a single thread waits. The number also determines the order
-//                    of the threads in a launch.
+//   SOFTGPU_SEED     0: work is executed at once, in the order of the calls. Any other number draws one of the orders
+//                    that events allow, and delays work until the program waits for it. If the program queues all work
+//                    before it waits, and waits in one thread, the order depends only on the number. The number also
+//                    determines the order of the threads in a launch.
 //   SOFTGPU_DRIVER   CUDA version of the driver; default 13000
 //   SOFTGPU_FAULT    list of faults, such as alloc:7,hang:gemm
 //       alloc:N      the N-th cuMemAlloc of the process returns out of memory
@@ -97,17 +97,18 @@ struct Function {
 //       hang:N       the kernel of the N-th launch never ends
 //       lost:N       the device of the N-th launch is lost: all later calls for it fail
 //       nowait:N     the N-th cuStreamWaitEvent has no effect
-//       refuse:ROWS  cuBLASLt refuses all algorithms for that number of rows
+//       refuse:ROWS  cuBLASLt refuses all algorithms for products of ROWS rows
 struct Settings {
     std::vector<int> architectures = {90};
     size_t memory = size_t(16) << 30;
     uint64_t seed = 0;
     int driver = 13000;
-    bool blocking = false; // CUDA_LAUNCH_BLOCKING=1
+    bool blocking = false; // whether CUDA_LAUNCH_BLOCKING is 1
     std::multimap<std::string, std::string> faults;
 
-    bool read_environment(); // false after an invalid value, which has been logged
-    // hit returns whether a fault is set for the count-th call; starts returns whether one is set for a name.
+    bool read_environment(); // returns false if a value is invalid, after logging it
+    // hit returns whether a fault is set for the call with the number count. starts returns whether a fault is set for
+    // a text with which name begins.
     bool hit(const char *fault, uint64_t count) const;
     bool starts(const char *fault, const std::string &name) const;
 };
@@ -122,7 +123,7 @@ struct Driver {
     uint64_t queued = 0, allocations = 0, launches = 0, waits = 0;
     std::string last_fault;
     std::string mutant;   // name of the kernel that softgpu_drop has changed
-    uint32_t dropped = 0; // see Thread
+    uint32_t dropped = 0; // number of the barrier or wait that has no effect in the mutant, or 0
 };
 Driver &driver();
 
@@ -142,7 +143,8 @@ class Device {
     int broken = 0; // code of the fault that broke the context, or 0
 
     void add(Stream *s, Work w);
-    // wait_until waits until the condition holds or the context is broken. Meanwhile queued work is executed.
+    // wait_until waits until the condition holds or the context is broken. Meanwhile queued work is executed. It
+    // returns the code of the fault that broke the context, or 0.
     int wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition);
     int drain(std::unique_lock<std::mutex> &held);
     // finish waits until no work is being executed. Queued work may remain.
@@ -161,7 +163,7 @@ class Device {
     Stream *choose();
 
     bool started = false;
-    std::list<const std::function<bool()> *> conditions; // for which threads of the program wait
+    std::list<const std::function<bool()> *> conditions; // conditions for which threads of the program wait
     std::mt19937_64 draw;
 };
 
@@ -178,7 +180,7 @@ extern "C" {
 int softgpu_enqueue(void *stream, std::function<softgpu::Fault()> work);
 // softgpu_left returns the number of bytes from an address to the end of its allocation.
 size_t softgpu_left(uint64_t address);
-// softgpu_refuses returns whether SOFTGPU_FAULT refuses products with that number of rows.
+// softgpu_refuses returns whether SOFTGPU_FAULT refuses products with the given number of rows.
 bool softgpu_refuses(uint64_t rows);
 bool softgpu_current();
 // softgpu_parallel calls work with each number below count, on several host threads.

@@ -18,7 +18,8 @@ class Call {
   public:
     Call() : held(driver().lock), d(driver()), device(current) {}
 
-    // context_error returns the error of a call that needs a context if there is none or if it is broken, or 0.
+    // context_error returns 0 if a context that works is current on the thread, and otherwise the error of a call that
+    // needs one.
     int context_error(const char *function) const {
         if (!d.initialized) return refuse(not_initialized, "%s before cuInit", function);
         if (device == nullptr) return refuse(invalid_context, "%s without a context that is current on its thread", function);
@@ -85,7 +86,7 @@ const char *softgpu_fault() {
     return driver().last_fault.c_str();
 }
 
-// softgpu_restart is for tests: it resets everything to the state in a new process with that SOFTGPU_SEED in its
+// softgpu_restart is for tests: it resets everything to the state in a new process with the given SOFTGPU_SEED in its
 // environment. No work may be in progress.
 void softgpu_restart(uint64_t seed) {
     Driver &d = driver();
@@ -96,8 +97,8 @@ void softgpu_restart(uint64_t seed) {
     for (const auto &device : d.devices) device->restart();
 }
 
-// softgpu_drop is for tests: later launches of a kernel ignore its barrier or wait for copies with that number. Number
-// 0 is none of them.
+// softgpu_drop is for tests: in later launches of a kernel, the barrier or wait for copies with the given number has no
+// effect. With number 0 all of them have effect.
 void softgpu_drop(const char *kernel, unsigned number) {
     Driver &d = driver();
     const std::lock_guard<std::mutex> held(d.lock);
@@ -157,7 +158,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     const Device *d = device_at(c, device);
     if (d == nullptr) return invalid_device;
     switch (attribute) {
-    case 33: *value = device + 1; return success; // PCI bus: a GPU each
+    case 33: *value = device + 1; return success; // number of the PCI bus, another for each device
     case 34:
     case 50: *value = 0; return success;
     case 75: *value = d->architecture / 10; return success;
@@ -193,7 +194,7 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
         code = d->drain(c.held);
         d->finish(c.held); // work that is still being executed in a broken context uses the memory
     }
-    if (--d->contexts == 0) d->release(); // false if the context was retained in the meantime
+    if (--d->contexts == 0) d->release(); // not 0 if another thread has retained the context while this one waited
     return code;
 }
 
@@ -257,7 +258,7 @@ int cuMemFreeHost(void *p) {
     return success;
 }
 
-// copy checks both addresses at once and queues the copy.
+// copy checks both addresses immediately and queues the copy.
 static int copy(const Call &c, const char *function, uint64_t on_device, void *on_host, size_t bytes, void *stream, bool up) {
     Stream *s = stream_of(c, stream, function);
     if (s == nullptr) return invalid_handle;

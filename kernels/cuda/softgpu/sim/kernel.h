@@ -27,12 +27,12 @@ constexpr uint32_t shared_base = 1024;
 class Thread {
   public:
     Index tid, ctaid, ntid, nctaid;
-    // dropped is the number of the barrier or wait for copies that has no effect, or 0. The translation numbers them
+    // dropped is the number of the barrier or wait for copies that has no effect, or 0. Barriers and waits are numbered
     // from 1, in the order of the kernel's text.
     uint32_t dropped = 0;
 
-    // shared and global return the host address of `bytes` bytes. They end the kernel with a fault if these are outside
-    // of shared memory or of the device's memory, or are misaligned.
+    // shared and global return the host address of `bytes` bytes. They end the kernel with a fault if the bytes are
+    // outside of shared memory or of the device's memory, or if they are misaligned.
     unsigned char *shared(uint32_t address, unsigned bytes) {
         const uint32_t offset = address - shared_base;
         if (offset > shared_bytes || shared_bytes - offset < bytes) shared_fault(address, bytes);
@@ -50,12 +50,12 @@ class Thread {
     virtual void warp_barrier() = 0;
     // shuffle returns the value of lane (this lane ^ mask).
     virtual uint32_t shuffle(uint32_t value, uint32_t mask) = 0;
-    // ldmatrix loads four 8x8 matrices of 16-bit elements; address is the address of one row.
+    // ldmatrix loads four 8x8 matrices of 16-bit elements. Each lane passes the address of one row.
     virtual void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) = 0;
-    // mma adds a 16x16 by 16x8 product to c.
+    // mma adds the product of a 16x16 matrix and a 16x8 matrix to c.
     virtual void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) = 0;
-    // copy_async starts a copy to 16 bytes of shared memory. It reads only the first `bytes` bytes and zeroes the
-    // others.
+    // copy_async starts a copy to 16 bytes of shared memory. It copies only the first `bytes` bytes and sets the rest
+    // to zero.
     virtual void copy_async(uint32_t to, uint64_t from, uint32_t bytes) = 0;
     virtual void copy_commit() = 0;
     virtual void copy_wait(int groups) = 0;
@@ -77,8 +77,8 @@ class Thread {
 // slots of eight bytes.
 struct Kernel {
     const char *name;
-    unsigned max_threads;   // .maxntid
-    uint32_t static_shared; // bytes
+    unsigned max_threads;   // maximum number of threads in a block, from .maxntid
+    uint32_t static_shared; // in bytes
     bool dynamic_shared;    // whether the kernel declares dynamic shared memory
     unsigned parameters;
     const unsigned char *sizes;
@@ -144,7 +144,7 @@ inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) 
     return (b & ~field) | (a << position & field);
 }
 
-// Shifts by the width or more are defined in PTX but not in C++.
+// In PTX, unlike in C++, shifts by the width of the type or more are defined.
 template <class T>
 inline T shift_left(T v, uint32_t by) {
     return by >= 8 * sizeof(T) ? T(0) : static_cast<T>(v << by);

@@ -10,8 +10,9 @@ namespace softgpu {
 
 namespace {
 
-// alignment is that of vector loads and cp.async. With the 256 bytes of cuMemAlloc, an overrun of up to that many bytes
-// would not be detected.
+// alignment is the alignment of allocations in bytes, as vector loads and cp.async need it. With the 256 bytes of a
+// real cuMemAlloc, an access up to 255 bytes past the end of an allocation would not reach the unreadable page after
+// it.
 constexpr size_t alignment = 16;
 
 size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
@@ -20,8 +21,8 @@ size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 // before it.
 size_t readable_bytes(size_t size) { return (size + page() - 1) / page() * page() + page(); }
 
-// filler_bytes is the size of a file of filler. New memory is a private mapping of it, so that pages that are never
-// written, for instance those of a 32 MB workspace, take no memory.
+// filler_bytes is the size of a file whose bytes all have the value filler. New memory is a private mapping of this
+// file, so that pages that are never written, for instance most pages of a 32 MB workspace, take no memory.
 constexpr size_t filler_bytes = 4 << 20;
 
 int filler_file() {

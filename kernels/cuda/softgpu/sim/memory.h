@@ -13,7 +13,8 @@ namespace softgpu {
 // filler is the value of every byte of new memory: a NaN in every type, and an index far out of range.
 constexpr unsigned char filler = 0xff;
 
-// Guarded is memory between at least one page of filler, in which intact detects writes, and an unreadable page.
+// Guarded is memory between an unreadable page after it and at least one page of filler before it. The function intact
+// detects writes to the filler.
 struct Guarded {
     unsigned char *pages; // the first readable page
     size_t readable;      // size of the readable pages in bytes
@@ -34,8 +35,8 @@ class Arena {
     Arena();
     Arena(const Arena &) = delete;
 
-    // allocate returns null when the range is used up. It never returns an address again, so that uses after release
-    // are detected.
+    // allocate returns null when the range is used up. It never returns the same address twice, so that an access after
+    // release is detected.
     unsigned char *allocate(size_t size);
     // release returns whether the address was that of an allocation.
     bool release(const void *address);
@@ -71,7 +72,7 @@ class Scratch {
   private:
     Guarded guarded = {};
     unsigned char *end = nullptr; // the unreadable page
-    size_t most = 0;              // number of readable bytes before it
+    size_t most = 0;              // number of readable bytes before end
 };
 
 } // namespace softgpu
