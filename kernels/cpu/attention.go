@@ -166,64 +166,103 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	if o.Slopes != nil {
 		slope = o.Slopes[head]
 	}
-	var inverse [blockQueries]float32
-	for r := range block.rows {
-		row := own.scores[r*ld:][:ld]
-		inverse[r] = 1 / s.variant.softmax(row, n, o.Scale, slope, block.first+r)
+	s.variant.softmax(own.scores, ld, n, o.Scale, slope, block.first, &own.queries, block.rows)
+	inverse := own.queries.sums[:block.rows]
+	for r, sum := range inverse {
+		inverse[r] = 1 / sum
 		if s.bf16 {
+			row := own.scores[r*ld:][:ld]
 			s.variant.pairs.narrow(halves(row)[:2*pairs(n)], row[:n])
 		}
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
+	if out.at != nil {
+		s.variant.scale(out.at[first*out.cols+head*d:], out.cols, own.acc, ldacc, d, inverse)
+	} else {
+		s.variant.scale(own.acc, ldacc, own.acc, ldacc, d, inverse)
+	}
 	for r := range block.rows {
 		row := own.acc[r*ldacc:][:d]
 		if out.at != nil {
 			row = out.row(first + r)[head*d:][:d]
 		}
-		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])
 		s.variant.round(out, first+r, head*d, row)
 	}
 }
 
-// blockKeys is the number of scores that softmax exponentiates in one call. softmax adds the sums of these calls in
-// float64, so that long rows lose no accuracy.
-const blockKeys = 512
+const (
+	// blockKeys is the number of scores that softmax exponentiates in one call. softmax adds the sums of these calls in
+	// float64, so that long rows lose no accuracy.
+	blockKeys = 512
+	// blockScores is the largest number of scores, 32 KB, whose exponentials softmax computes right after their maxima,
+	// while the scores are in the first-level cache.
+	blockScores = 8192
+)
 
-// softmax replaces the n scores of the query at position i by unnormalized weights and returns their sum.
-func (v *variant) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
-	maximum := float32(math.Inf(-1))
-	for j := 0; j < n; j += blockKeys {
-		maximum = max(maximum, v.scoreMax(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
-	}
-	sum := 0.0
-	for j := 0; j < n; j += blockKeys {
-		sum += float64(v.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), maximum))
-	}
-	return float32(sum)
+// softmaxRows holds values of softmax, one for each row of scores.
+type softmaxRows struct {
+	maxima [blockQueries]float32
+	sums   [blockQueries]float32 // of the weights
+	part   [blockQueries]float32 // the maxima or sums of a block of keys
+	totals [blockQueries]float64
 }
 
-// scoreMax implements variant.scoreMax in plain Go: it returns the largest of the n attention scores row[j]·scale −
-// slope·|position − j|.
-func scoreMax(row []float32, n int, scale, slope, position float32) float32 {
-	maximum := float32(math.Inf(-1))
-	for j, v := range row[:n] {
-		d := position - float32(j)
-		maximum = max(maximum, float32(v*scale)-float32(slope*max(d, -d)))
+// softmax replaces the n scores in each row of ld values by unnormalized weights, and sets q.sums to the sum of the
+// weights of each row. Row 0 belongs to the query at position i, row 1 to the next query, and so on. There are at most
+// blockQueries rows.
+func (v *variant) softmax(scores []float32, ld, n int, scale, slope float32, i int, q *softmaxRows, rows int) {
+	step := max(1, blockScores/ld)
+	for r := 0; r < rows; r += step {
+		count := min(step, rows-r)
+		block := scores[r*ld:]
+		maxima, part, totals := q.maxima[:count], q.part[:count], q.totals[:count]
+		for j := 0; j < n; j += blockKeys {
+			v.scoreMax(block[j:], ld, min(blockKeys, n-j), scale, slope, float32(i+r-j), part)
+			for k, m := range part {
+				if j > 0 {
+					m = max(maxima[k], m)
+				}
+				maxima[k] = m
+			}
+		}
+		clear(totals)
+		for j := 0; j < n; j += blockKeys {
+			v.scoreExp(block[j:], ld, min(blockKeys, n-j), scale, slope, float32(i+r-j), maxima, part)
+			for k, sum := range part {
+				totals[k] += float64(sum)
+			}
+		}
+		for k, total := range totals {
+			q.sums[r+k] = float32(total)
+		}
 	}
-	return maximum
 }
 
-// scoreExp implements variant.scoreExp in plain Go: it replaces the n attention scores, which are defined as in
-// scoreMax, by e^(score − maximum) and returns the sum of the results.
-func scoreExp(row []float32, n int, scale, slope, position, maximum float32) float32 {
-	sum := 0.0
-	for j, v := range row[:n] {
-		d := position - float32(j)
-		e := exp(float32(v*scale) - float32(slope*max(d, -d)) - maximum)
-		row[j] = e
-		sum += float64(e)
+// scoreMax implements variant.scoreMax in plain Go.
+func scoreMax(rows []float32, ld, n int, scale, slope, position float32, maxima []float32) {
+	for r := range maxima {
+		maximum := float32(math.Inf(-1))
+		for j, v := range rows[r*ld:][:n] {
+			d := position + float32(r-j)
+			maximum = max(maximum, float32(v*scale)-float32(slope*max(d, -d)))
+		}
+		maxima[r] = maximum
 	}
-	return float32(sum)
+}
+
+// scoreExp implements variant.scoreExp in plain Go.
+func scoreExp(rows []float32, ld, n int, scale, slope, position float32, maxima, sums []float32) {
+	for r, maximum := range maxima {
+		row := rows[r*ld:][:n]
+		sum := 0.0
+		for j, v := range row {
+			d := position + float32(r-j)
+			e := exp(float32(v*scale) - float32(slope*max(d, -d)) - maximum)
+			row[j] = e
+			sum += float64(e)
+		}
+		sums[r] = float32(sum)
+	}
 }

@@ -35,6 +35,7 @@ func BenchmarkRows(b *testing.B) {
 		x, y, z := aligned(768), aligned(768), aligned(768)
 		fill(x, 1)
 		fill(y, 2)
+		var queries softmaxRows
 		for _, op := range []struct {
 			name   string
 			values int
@@ -44,7 +45,7 @@ func BenchmarkRows(b *testing.B) {
 			{"gate by GELU", 768, func() { v.gateGELU(z, x, y) }},
 			{"softmax", 512, func() {
 				copy(z, x[:512])
-				v.scoreExp(z, 512, 1, 0.5, 9, v.scoreMax(z, 512, 1, 0.5, 9))
+				v.softmax(z, 512, 512, 1, 0.5, 9, &queries, 1)
 			}},
 			{"norm", 768, func() { copy(z, x); v.normalize(z, x, y, 1e-5) }},
 			{"rotary", 768, func() { copy(z, x); v.rotate(z, x[:32], y[:32], 0.125) }},

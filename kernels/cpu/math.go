@@ -58,11 +58,13 @@ func gateGELURow(out, in, up []float32) {
 	}
 }
 
-// scaleRow sets out to in · factor.
-func scaleRow(out, in []float32, factor float32) {
-	in = in[:len(out)]
-	for c, v := range in {
-		out[c] = v * factor
+// scaleRows implements variant.scale in plain Go.
+func scaleRows(out []float32, ldout int, in []float32, ldin, n int, factors []float32) {
+	for r, factor := range factors {
+		to := out[r*ldout:][:n]
+		for c, v := range in[r*ldin:][:n] {
+			to[c] = v * factor
+		}
 	}
 }
 

@@ -64,7 +64,9 @@ func TestExp(t *testing.T) {
 		copy(row, scores)
 		sum := 0.0
 		for j := 0; j < n; j += blockKeys {
-			sum += float64(v.scoreExp(row[j:], min(blockKeys, n-j), 1, 0, 0, 0))
+			var part [1]float32
+			v.scoreExp(row[j:], 0, min(blockKeys, n-j), 1, 0, 0, []float32{0}, part[:])
+			sum += float64(part[0])
 		}
 		worst, at, want := 0.0, float32(0), 0.0
 		for i, x := range scores {
@@ -90,13 +92,14 @@ func TestScoresFarApart(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		row := make([]float32, panelCols)
 		copy(row, []float32{-1000, 3, float32(math.Inf(-1)), -1e30})
-		maximum := v.scoreMax(row, 4, 1, 0, 0)
-		sum := v.scoreExp(row, 4, 1, 0, 0, maximum)
-		if maximum != 3 || row[1] != 1 || sum != 1 || row[0] > 1e-37 || row[2] > 1e-37 || row[3] > 1e-37 {
-			t.Errorf("maximum %v, weights %v, sum %v", maximum, row[:4], sum)
+		var queries softmaxRows
+		v.softmax(row, panelCols, 4, 1, 0, 0, &queries, 1)
+		if row[1] != 1 || queries.sums[0] != 1 || row[0] > 1e-37 || row[2] > 1e-37 || row[3] > 1e-37 {
+			t.Errorf("weights %v, sum %v", row[:4], queries.sums[0])
 		}
 		row[2] = float32(math.NaN())
-		if sum := v.scoreExp(row, 4, 1, 0, 0, v.scoreMax(row, 4, 1, 0, 0)); sum == sum {
+		v.softmax(row, panelCols, 4, 1, 0, 0, &queries, 1)
+		if sum := queries.sums[0]; sum == sum {
 			t.Errorf("with a NaN score the sum is %v", sum)
 		}
 	})

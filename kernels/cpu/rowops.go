@@ -13,13 +13,14 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	return s.eachSequence(func(worker, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
-		scale := embedScale(o, ids)
+		scale := s.scratch[worker].queries.sums[:1]
+		scale[0] = embedScale(o, ids)
 		for i, id := range ids {
 			row := s.scratch[worker].float32Row(out, first+i)
 			if id == o.Mask {
 				clear(row)
 			} else {
-				s.variant.scale(row, table.flat[int(id)*table.cols:], scale)
+				s.variant.scale(row, 0, table.flat[int(id)*table.cols:], 0, len(row), scale)
 			}
 			if o.Type != nil {
 				s.variant.add(row, o.Type.(*weight).flat)

@@ -14,15 +14,17 @@ func geluAVX2(x *float32, n int)
 //go:noescape
 func gateGELUAVX2(out *float32, in *float32, up *float32, n int)
 
-// scoreMaxAVX2 returns the largest of n scores row[j]·scale − slope·|position − j|.
+// scoreMaxAVX2 sets maxima to the largest of the n scores row[j]·scale − slope·|position − j| of each row.
+// The position increases by 1 from row to row.
 //
 //go:noescape
-func scoreMaxAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
+func scoreMaxAVX2(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
 
-// scoreExpAVX2 replaces n scores, as in scoreMaxAVX2, by e^(score − maximum) and returns their sum.
+// scoreExpAVX2 replaces the n scores of each row, as in scoreMaxAVX2, by e^(score − maximum).
+// It sets sums to the sum of each row.
 //
 //go:noescape
-func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
+func scoreExpAVX2(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
 
 // sumAVX2 adds n values, a positive multiple of the vector's length.
 //
@@ -44,10 +46,10 @@ func standardizeAVX2(x *float32, gain *float32, bias *float32, n int, mean float
 //go:noescape
 func rotateAVX2(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
-// scaleAVX2 sets n values of out to in · factor.
+// scaleAVX2 sets n values in each row of out to the row of in, multiplied by the row's factor.
 //
 //go:noescape
-func scaleAVX2(out *float32, in *float32, n int, factor float32)
+func scaleAVX2(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 
 // addAVX2 adds n values of in to out.
 //

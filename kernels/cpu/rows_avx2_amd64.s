@@ -694,54 +694,68 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func scoreMaxAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
-// Requires: AVX, FMA3, SSE
-TEXT ·scoreMaxAVX2(SB), NOSPLIT, $0-36
+// func scoreMaxAVX2(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
+// Requires: AVX, FMA3
+TEXT ·scoreMaxAVX2(SB), NOSPLIT, $0-56
 	MOVQ         row+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS scale+16(FP), Y0
-	VBROADCASTSS slope+20(FP), Y1
-	VBROADCASTSS position+24(FP), Y2
+	MOVQ         ld+8(FP), CX
+	SHLQ         $0x02, CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         maxima+48(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS slope+36(FP), Y1
+	VBROADCASTSS position+40(FP), Y2
 	VSUBPS       count<>+0(SB), Y2, Y2
-	VMOVUPS      x41000000<>+0(SB), Y3
-	VMOVUPS      x7fffffff<>+0(SB), Y4
-	VMOVUPS      xff800000<>+0(SB), Y5
-	SUBQ         $0x08, CX
-	JL           vectorRest
+	VMOVUPS      x41000000<>+0(SB), Y4
+	VMOVUPS      x7fffffff<>+0(SB), Y5
+	VMOVUPS      x3f800000<>+0(SB), Y7
+
+row:
+	MOVQ    n+24(FP), SI
+	MOVQ    AX, DI
+	VMOVAPS Y2, Y3
+	VMOVUPS xff800000<>+0(SB), Y6
+	SUBQ    $0x08, SI
+	JL      vectorRest
 
 vector:
-	VMOVUPS      (AX), Y6
-	VMULPS       Y0, Y6, Y6
-	VANDPS       Y4, Y2, Y7
-	VFNMADD231PS Y1, Y7, Y6
-	VSUBPS       Y3, Y2, Y2
-	VMAXPS       Y6, Y5, Y5
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, CX
+	VMOVUPS      (DI), Y8
+	VMULPS       Y0, Y8, Y8
+	VANDPS       Y5, Y3, Y9
+	VFNMADD231PS Y1, Y9, Y8
+	VSUBPS       Y4, Y3, Y3
+	VMAXPS       Y8, Y6, Y6
+	ADDQ         $0x20, DI
+	SUBQ         $0x08, SI
 	JGE          vector
 
 vectorRest:
-	ADDQ         $0x08, CX
+	ADDQ         $0x08, SI
 	JZ           vectorDone
-	LEAQ         lanes<>+32(SB), DX
-	NEGQ         CX
-	VMOVUPS      (DX)(CX*4), Y6
-	VMOVUPS      (AX), Y7
-	VMULPS       Y0, Y7, Y7
-	VANDPS       Y4, Y2, Y0
-	VFNMADD231PS Y1, Y0, Y7
-	VSUBPS       Y3, Y2, Y2
-	VBLENDVPS    Y6, Y7, Y5, Y7
-	VMAXPS       Y7, Y5, Y5
+	LEAQ         lanes<>+32(SB), R8
+	NEGQ         SI
+	VMOVUPS      (R8)(SI*4), Y8
+	VMOVUPS      (DI), Y9
+	VMULPS       Y0, Y9, Y9
+	VANDPS       Y5, Y3, Y10
+	VFNMADD231PS Y1, Y10, Y9
+	VSUBPS       Y4, Y3, Y3
+	VBLENDVPS    Y8, Y9, Y6, Y9
+	VMAXPS       Y9, Y6, Y6
 
 vectorDone:
-	VEXTRACTF128 $0x01, Y5, X0
-	VMAXPS       X0, X5, X0
-	VPERMILPS    $0x4e, X0, X1
-	VMAXPS       X1, X0, X0
-	VPERMILPS    $0xb1, X0, X1
-	VMAXPS       X1, X0, X0
-	MOVSS        X0, ret+32(FP)
+	VEXTRACTF128 $0x01, Y6, X3
+	VMAXPS       X3, X6, X3
+	VPERMILPS    $0x4e, X3, X6
+	VMAXPS       X6, X3, X3
+	VPERMILPS    $0xb1, X3, X6
+	VMAXPS       X6, X3, X3
+	VMOVSS       X3, (BX)
+	VADDPS       Y7, Y2, Y2
+	ADDQ         CX, AX
+	ADDQ         $0x04, BX
+	DECQ         DX
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -799,91 +813,107 @@ DATA xff800000<>+56(SB)/4, $0xff800000
 DATA xff800000<>+60(SB)/4, $0xff800000
 GLOBL xff800000<>(SB), RODATA|NOPTR, $64
 
-// func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
-// Requires: AVX, AVX2, FMA3, SSE
-TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-36
+// func scoreExpAVX2(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-64
 	MOVQ         row+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS scale+16(FP), Y0
-	VBROADCASTSS slope+20(FP), Y1
-	VBROADCASTSS position+24(FP), Y2
+	MOVQ         ld+8(FP), CX
+	SHLQ         $0x02, CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         maxima+48(FP), BX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS slope+36(FP), Y1
+	VBROADCASTSS position+40(FP), Y2
 	VSUBPS       count<>+0(SB), Y2, Y2
-	VMOVUPS      x41000000<>+0(SB), Y3
-	VMOVUPS      x7fffffff<>+0(SB), Y4
-	VBROADCASTSS maximum+28(FP), Y5
+	VMOVUPS      x41000000<>+0(SB), Y4
+	VMOVUPS      x7fffffff<>+0(SB), Y5
+	MOVQ         sums+56(FP), SI
+	VMOVUPS      x3f800000<>+0(SB), Y8
+
+row:
+	MOVQ         n+24(FP), DI
+	MOVQ         AX, R8
+	VMOVAPS      Y2, Y3
+	VBROADCASTSS (BX), Y7
 	VXORPS       Y6, Y6, Y6
-	SUBQ         $0x08, CX
+	SUBQ         $0x08, DI
 	JL           vectorRest
 
 vector:
-	VMOVUPS      (AX), Y7
-	VMULPS       Y0, Y7, Y7
-	VANDPS       Y4, Y2, Y8
-	VFNMADD231PS Y1, Y8, Y7
-	VSUBPS       Y3, Y2, Y2
-	VSUBPS       Y5, Y7, Y7
-	VMOVUPS      xc2ae0000<>+0(SB), Y8
-	VMAXPS       Y7, Y8, Y7
-	VMOVUPS      x4b400000<>+0(SB), Y9
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Y7, Y9
-	VSUBPS       x4b400000<>+0(SB), Y9, Y8
-	VFNMADD231PS x3f318000<>+0(SB), Y8, Y7
-	VFNMADD231PS xb95e8083<>+0(SB), Y8, Y7
-	VMOVUPS      x3ab6888b<>+0(SB), Y8
-	VFMADD213PS  x3c0905be<>+0(SB), Y7, Y8
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Y7, Y8
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Y7, Y8
-	VFMADD213PS  x3f000000<>+0(SB), Y7, Y8
-	VFMADD213PS  x3f800000<>+0(SB), Y7, Y8
-	VFMADD213PS  x3f800000<>+0(SB), Y7, Y8
-	VPSLLD       $0x17, Y9, Y9
-	VPADDD       Y9, Y8, Y8
-	VADDPS       Y8, Y6, Y6
-	VMOVUPS      Y8, (AX)
-	ADDQ         $0x20, AX
-	SUBQ         $0x08, CX
+	VMOVUPS      (R8), Y9
+	VMULPS       Y0, Y9, Y9
+	VANDPS       Y5, Y3, Y10
+	VFNMADD231PS Y1, Y10, Y9
+	VSUBPS       Y4, Y3, Y3
+	VSUBPS       Y7, Y9, Y9
+	VMOVUPS      xc2ae0000<>+0(SB), Y10
+	VMAXPS       Y9, Y10, Y9
+	VMOVUPS      x4b400000<>+0(SB), Y11
+	VFMADD231PS  x3fb8aa3b<>+0(SB), Y9, Y11
+	VSUBPS       x4b400000<>+0(SB), Y11, Y10
+	VFNMADD231PS x3f318000<>+0(SB), Y10, Y9
+	VFNMADD231PS xb95e8083<>+0(SB), Y10, Y9
+	VMOVUPS      x3ab6888b<>+0(SB), Y10
+	VFMADD213PS  x3c0905be<>+0(SB), Y9, Y10
+	VFMADD213PS  x3d2aaa8d<>+0(SB), Y9, Y10
+	VFMADD213PS  x3e2aaa6e<>+0(SB), Y9, Y10
+	VFMADD213PS  x3f000000<>+0(SB), Y9, Y10
+	VFMADD213PS  x3f800000<>+0(SB), Y9, Y10
+	VFMADD213PS  x3f800000<>+0(SB), Y9, Y10
+	VPSLLD       $0x17, Y11, Y11
+	VPADDD       Y11, Y10, Y10
+	VADDPS       Y10, Y6, Y6
+	VMOVUPS      Y10, (R8)
+	ADDQ         $0x20, R8
+	SUBQ         $0x08, DI
 	JGE          vector
 
 vectorRest:
-	ADDQ         $0x08, CX
+	ADDQ         $0x08, DI
 	JZ           vectorDone
-	LEAQ         lanes<>+32(SB), DX
-	NEGQ         CX
-	VMOVUPS      (DX)(CX*4), Y7
-	VMOVUPS      (AX), Y8
-	VMULPS       Y0, Y8, Y8
-	VANDPS       Y4, Y2, Y0
-	VFNMADD231PS Y1, Y0, Y8
-	VSUBPS       Y3, Y2, Y2
-	VSUBPS       Y5, Y8, Y8
-	VMOVUPS      xc2ae0000<>+0(SB), Y0
-	VMAXPS       Y8, Y0, Y8
-	VMOVUPS      x4b400000<>+0(SB), Y1
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Y8, Y1
-	VSUBPS       x4b400000<>+0(SB), Y1, Y0
-	VFNMADD231PS x3f318000<>+0(SB), Y0, Y8
-	VFNMADD231PS xb95e8083<>+0(SB), Y0, Y8
-	VMOVUPS      x3ab6888b<>+0(SB), Y0
-	VFMADD213PS  x3c0905be<>+0(SB), Y8, Y0
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Y8, Y0
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Y8, Y0
-	VFMADD213PS  x3f000000<>+0(SB), Y8, Y0
-	VFMADD213PS  x3f800000<>+0(SB), Y8, Y0
-	VFMADD213PS  x3f800000<>+0(SB), Y8, Y0
-	VPSLLD       $0x17, Y1, Y1
-	VPADDD       Y1, Y0, Y0
-	VANDPS       Y7, Y0, Y0
-	VADDPS       Y0, Y6, Y6
-	VMOVUPS      Y0, (AX)
+	LEAQ         lanes<>+32(SB), R9
+	NEGQ         DI
+	VMOVUPS      (R9)(DI*4), Y9
+	VMOVUPS      (R8), Y10
+	VMULPS       Y0, Y10, Y10
+	VANDPS       Y5, Y3, Y11
+	VFNMADD231PS Y1, Y11, Y10
+	VSUBPS       Y4, Y3, Y3
+	VSUBPS       Y7, Y10, Y10
+	VMOVUPS      xc2ae0000<>+0(SB), Y3
+	VMAXPS       Y10, Y3, Y10
+	VMOVUPS      x4b400000<>+0(SB), Y7
+	VFMADD231PS  x3fb8aa3b<>+0(SB), Y10, Y7
+	VSUBPS       x4b400000<>+0(SB), Y7, Y3
+	VFNMADD231PS x3f318000<>+0(SB), Y3, Y10
+	VFNMADD231PS xb95e8083<>+0(SB), Y3, Y10
+	VMOVUPS      x3ab6888b<>+0(SB), Y3
+	VFMADD213PS  x3c0905be<>+0(SB), Y10, Y3
+	VFMADD213PS  x3d2aaa8d<>+0(SB), Y10, Y3
+	VFMADD213PS  x3e2aaa6e<>+0(SB), Y10, Y3
+	VFMADD213PS  x3f000000<>+0(SB), Y10, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y10, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y10, Y3
+	VPSLLD       $0x17, Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	VANDPS       Y9, Y3, Y3
+	VADDPS       Y3, Y6, Y6
+	VMOVUPS      Y3, (R8)
 
 vectorDone:
-	VEXTRACTF128 $0x01, Y6, X0
-	VADDPS       X0, X6, X0
-	VPERMILPS    $0x4e, X0, X1
-	VADDPS       X1, X0, X0
-	VPERMILPS    $0xb1, X0, X1
-	VADDPS       X1, X0, X0
-	MOVSS        X0, ret+32(FP)
+	VEXTRACTF128 $0x01, Y6, X3
+	VADDPS       X3, X6, X3
+	VPERMILPS    $0x4e, X3, X6
+	VADDPS       X6, X3, X3
+	VPERMILPS    $0xb1, X3, X6
+	VADDPS       X6, X3, X3
+	VMOVSS       X3, (SI)
+	ADDQ         $0x04, SI
+	VADDPS       Y8, Y2, Y2
+	ADDQ         CX, AX
+	ADDQ         $0x04, BX
+	DECQ         DX
+	JNZ          row
 	VZEROUPPER
 	RET
 
@@ -1051,36 +1081,51 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func scaleAVX2(out *float32, in *float32, n int, factor float32)
+// func scaleAVX2(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 // Requires: AVX
-TEXT ·scaleAVX2(SB), NOSPLIT, $0-28
-	MOVQ         out+0(FP), AX
-	MOVQ         in+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS factor+24(FP), Y0
-	SUBQ         $0x08, DX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-56
+	MOVQ out+0(FP), AX
+	MOVQ ldout+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ in+16(FP), DX
+	MOVQ ldin+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ rows+32(FP), SI
+	MOVQ factors+48(FP), DI
+
+row:
+	VBROADCASTSS (DI), Y0
+	MOVQ         n+40(FP), R8
+	MOVQ         AX, R9
+	MOVQ         DX, R10
+	SUBQ         $0x08, R8
 	JL           vectorRest
 
 vector:
-	VMOVUPS (CX), Y1
+	VMOVUPS (R10), Y1
 	VMULPS  Y0, Y1, Y1
-	VMOVUPS Y1, (AX)
-	ADDQ    $0x20, AX
-	ADDQ    $0x20, CX
-	SUBQ    $0x08, DX
+	VMOVUPS Y1, (R9)
+	ADDQ    $0x20, R9
+	ADDQ    $0x20, R10
+	SUBQ    $0x08, R8
 	JGE     vector
 
 vectorRest:
-	ADDQ       $0x08, DX
+	ADDQ       $0x08, R8
 	JZ         vectorDone
-	LEAQ       lanes<>+32(SB), BX
-	NEGQ       DX
-	VMOVUPS    (BX)(DX*4), Y1
-	VMASKMOVPS (CX), Y1, Y2
+	LEAQ       lanes<>+32(SB), R11
+	NEGQ       R8
+	VMOVUPS    (R11)(R8*4), Y1
+	VMASKMOVPS (R10), Y1, Y2
 	VMULPS     Y0, Y2, Y2
-	VMASKMOVPS Y2, Y1, (AX)
+	VMASKMOVPS Y2, Y1, (R9)
 
 vectorDone:
+	ADDQ CX, AX
+	ADDQ BX, DX
+	ADDQ $0x04, DI
+	DECQ SI
+	JNZ  row
 	VZEROUPPER
 	RET
 

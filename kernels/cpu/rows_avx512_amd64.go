@@ -14,15 +14,17 @@ func geluAVX512(x *float32, n int)
 //go:noescape
 func gateGELUAVX512(out *float32, in *float32, up *float32, n int)
 
-// scoreMaxAVX512 returns the largest of n scores row[j]·scale − slope·|position − j|.
+// scoreMaxAVX512 sets maxima to the largest of the n scores row[j]·scale − slope·|position − j| of each row.
+// The position increases by 1 from row to row.
 //
 //go:noescape
-func scoreMaxAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
+func scoreMaxAVX512(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
 
-// scoreExpAVX512 replaces n scores, as in scoreMaxAVX512, by e^(score − maximum) and returns their sum.
+// scoreExpAVX512 replaces the n scores of each row, as in scoreMaxAVX512, by e^(score − maximum).
+// It sets sums to the sum of each row.
 //
 //go:noescape
-func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
+func scoreExpAVX512(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
 
 // sumAVX512 adds n values, a positive multiple of the vector's length.
 //
@@ -44,10 +46,10 @@ func standardizeAVX512(x *float32, gain *float32, bias *float32, n int, mean flo
 //go:noescape
 func rotateAVX512(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
-// scaleAVX512 sets n values of out to in · factor.
+// scaleAVX512 sets n values in each row of out to the row of in, multiplied by the row's factor.
 //
 //go:noescape
-func scaleAVX512(out *float32, in *float32, n int, factor float32)
+func scaleAVX512(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 
 // addAVX512 adds n values of in to out.
 //

@@ -7,58 +7,81 @@
 // func geluAVX512(x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·geluAVX512(SB), NOSPLIT, $0-16
-	MOVQ x+0(FP), AX
-	MOVQ n+8(FP), CX
-	SUBQ $0x10, CX
-	JL   vectorRest
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS xc2ae0000<>+0(SB), Z0
+	VMOVUPS x4b400000<>+0(SB), Z1
+	VMOVUPS x3fb8aa3b<>+0(SB), Z2
+	VMOVUPS x3f318000<>+0(SB), Z3
+	VMOVUPS xb95e8083<>+0(SB), Z4
+	VMOVUPS x3f800000<>+0(SB), Z5
+	VMOVUPS x3f000000<>+0(SB), Z6
+	VMOVUPS x3e2aaa6e<>+0(SB), Z7
+	VMOVUPS x3d2aaa8d<>+0(SB), Z8
+	VMOVUPS x3c0905be<>+0(SB), Z9
+	VMOVUPS x3ab6888b<>+0(SB), Z10
+	VMOVUPS x7fffffff<>+0(SB), Z11
+	VMOVUPS x41500000<>+0(SB), Z12
+	VMOVUPS xbf000000<>+0(SB), Z13
+	VMOVUPS x40800000<>+0(SB), Z14
+	VMOVUPS x3f415a5e<>+0(SB), Z15
+	VMOVUPS xbf1b9f1d<>+0(SB), Z16
+	VMOVUPS x3ec63700<>+0(SB), Z17
+	VMOVUPS xbe3eff1f<>+0(SB), Z18
+	VMOVUPS x3d7750b4<>+0(SB), Z19
+	VMOVUPS xbbf8b573<>+0(SB), Z20
+	VMOVUPS xbb61c1a8<>+0(SB), Z21
+	VMOVUPS x3afc614e<>+0(SB), Z22
+	SUBQ    $0x10, CX
+	JL      vectorRest
 
 vector:
-	VMOVUPS      (AX), Z0
-	VANDPS       x7fffffff<>+0(SB), Z0, Z1
-	VMINPS       x41500000<>+0(SB), Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVAPS      Z1, Z3
-	VFMSUB213PS  Z2, Z1, Z3
-	VMULPS       xbf000000<>+0(SB), Z2, Z2
-	VMULPS       xbf000000<>+0(SB), Z3, Z3
-	VMOVUPS      xc2ae0000<>+0(SB), Z4
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      x4b400000<>+0(SB), Z5
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z2, Z5
-	VSUBPS       x4b400000<>+0(SB), Z5, Z4
-	VFNMADD231PS x3f318000<>+0(SB), Z4, Z2
-	VFNMADD231PS xb95e8083<>+0(SB), Z4, Z2
-	VMOVUPS      x3ab6888b<>+0(SB), Z4
-	VFMADD213PS  x3c0905be<>+0(SB), Z2, Z4
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z2, Z4
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f000000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z5, Z5
-	VPADDD       Z5, Z4, Z4
-	VFMADD213PS  Z4, Z4, Z3
-	VMOVUPS      x3f800000<>+0(SB), Z2
-	VADDPS       x40800000<>+0(SB), Z1, Z5
-	VDIVPS       Z5, Z2, Z2
-	VSUBPS       x40800000<>+0(SB), Z1, Z4
-	VMULPS       Z2, Z4, Z4
-	VMOVUPS      x3a12e54e<>+0(SB), Z5
-	VFMADD213PS  x3afc614e<>+0(SB), Z4, Z5
-	VFMADD213PS  xbb61c1a8<>+0(SB), Z4, Z5
-	VFMADD213PS  xbbf8b573<>+0(SB), Z4, Z5
-	VFMADD213PS  x3d7750b4<>+0(SB), Z4, Z5
-	VFMADD213PS  xbe3eff1f<>+0(SB), Z4, Z5
-	VFMADD213PS  x3ec63700<>+0(SB), Z4, Z5
-	VFMADD213PS  xbf1b9f1d<>+0(SB), Z4, Z5
-	VFMADD213PS  x3f415a5e<>+0(SB), Z4, Z5
-	VMULPS       Z2, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z5, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VSUBPS       Z1, Z2, Z2
-	VMOVUPS      Z2, (AX)
+	VMOVUPS      (AX), Z23
+	VANDPS       Z11, Z23, Z24
+	VMINPS       Z12, Z24, Z24
+	VMULPS       Z24, Z24, Z25
+	VMOVAPS      Z24, Z26
+	VFMSUB213PS  Z25, Z24, Z26
+	VMULPS       Z13, Z25, Z25
+	VMULPS       Z13, Z26, Z26
+	VMOVUPS      Z0, Z27
+	VMAXPS       Z25, Z27, Z25
+	VMOVUPS      Z1, Z28
+	VFMADD231PS  Z2, Z25, Z28
+	VSUBPS       Z1, Z28, Z27
+	VFNMADD231PS Z3, Z27, Z25
+	VFNMADD231PS Z4, Z27, Z25
+	VMOVUPS      Z10, Z27
+	VFMADD213PS  Z9, Z25, Z27
+	VFMADD213PS  Z8, Z25, Z27
+	VFMADD213PS  Z7, Z25, Z27
+	VFMADD213PS  Z6, Z25, Z27
+	VFMADD213PS  Z5, Z25, Z27
+	VFMADD213PS  Z5, Z25, Z27
+	VPSLLD       $0x17, Z28, Z28
+	VPADDD       Z28, Z27, Z27
+	VFMADD213PS  Z27, Z27, Z26
+	VMOVUPS      Z5, Z25
+	VADDPS       Z14, Z24, Z28
+	VDIVPS       Z28, Z25, Z25
+	VSUBPS       Z14, Z24, Z27
+	VMULPS       Z25, Z27, Z27
+	VMOVUPS      x3a12e54e<>+0(SB), Z28
+	VFMADD213PS  Z22, Z27, Z28
+	VFMADD213PS  Z21, Z27, Z28
+	VFMADD213PS  Z20, Z27, Z28
+	VFMADD213PS  Z19, Z27, Z28
+	VFMADD213PS  Z18, Z27, Z28
+	VFMADD213PS  Z17, Z27, Z28
+	VFMADD213PS  Z16, Z27, Z28
+	VFMADD213PS  Z15, Z27, Z28
+	VMULPS       Z25, Z24, Z24
+	VMULPS       Z26, Z24, Z24
+	VMULPS       Z28, Z24, Z24
+	VXORPS       Z25, Z25, Z25
+	VMAXPS       Z23, Z25, Z25
+	VSUBPS       Z24, Z25, Z25
+	VMOVUPS      Z25, (AX)
 	ADDQ         $0x40, AX
 	SUBQ         $0x10, CX
 	JGE          vector
@@ -69,110 +92,56 @@ vectorRest:
 	MOVL         $0xffffffff, DX
 	BZHIL        CX, DX, DX
 	KMOVW        DX, K1
-	VMOVUPS.Z    (AX), K1, Z0
-	VANDPS       x7fffffff<>+0(SB), Z0, Z1
-	VMINPS       x41500000<>+0(SB), Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVAPS      Z1, Z3
-	VFMSUB213PS  Z2, Z1, Z3
-	VMULPS       xbf000000<>+0(SB), Z2, Z2
-	VMULPS       xbf000000<>+0(SB), Z3, Z3
-	VMOVUPS      xc2ae0000<>+0(SB), Z4
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      x4b400000<>+0(SB), Z5
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z2, Z5
-	VSUBPS       x4b400000<>+0(SB), Z5, Z4
-	VFNMADD231PS x3f318000<>+0(SB), Z4, Z2
-	VFNMADD231PS xb95e8083<>+0(SB), Z4, Z2
-	VMOVUPS      x3ab6888b<>+0(SB), Z4
-	VFMADD213PS  x3c0905be<>+0(SB), Z2, Z4
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z2, Z4
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f000000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z5, Z5
-	VPADDD       Z5, Z4, Z4
-	VFMADD213PS  Z4, Z4, Z3
-	VMOVUPS      x3f800000<>+0(SB), Z2
-	VADDPS       x40800000<>+0(SB), Z1, Z5
-	VDIVPS       Z5, Z2, Z2
-	VSUBPS       x40800000<>+0(SB), Z1, Z4
-	VMULPS       Z2, Z4, Z4
-	VMOVUPS      x3a12e54e<>+0(SB), Z5
-	VFMADD213PS  x3afc614e<>+0(SB), Z4, Z5
-	VFMADD213PS  xbb61c1a8<>+0(SB), Z4, Z5
-	VFMADD213PS  xbbf8b573<>+0(SB), Z4, Z5
-	VFMADD213PS  x3d7750b4<>+0(SB), Z4, Z5
-	VFMADD213PS  xbe3eff1f<>+0(SB), Z4, Z5
-	VFMADD213PS  x3ec63700<>+0(SB), Z4, Z5
-	VFMADD213PS  xbf1b9f1d<>+0(SB), Z4, Z5
-	VFMADD213PS  x3f415a5e<>+0(SB), Z4, Z5
-	VMULPS       Z2, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z5, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VSUBPS       Z1, Z2, Z2
-	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS.Z    (AX), K1, Z23
+	VANDPS       Z11, Z23, Z11
+	VMINPS       Z12, Z11, Z11
+	VMULPS       Z11, Z11, Z12
+	VMOVAPS      Z11, Z24
+	VFMSUB213PS  Z12, Z11, Z24
+	VMULPS       Z13, Z12, Z12
+	VMULPS       Z13, Z24, Z24
+	VMOVUPS      Z0, Z0
+	VMAXPS       Z12, Z0, Z12
+	VMOVUPS      Z1, Z0
+	VFMADD231PS  Z2, Z12, Z0
+	VSUBPS       Z1, Z0, Z1
+	VFNMADD231PS Z3, Z1, Z12
+	VFNMADD231PS Z4, Z1, Z12
+	VMOVUPS      Z10, Z1
+	VFMADD213PS  Z9, Z12, Z1
+	VFMADD213PS  Z8, Z12, Z1
+	VFMADD213PS  Z7, Z12, Z1
+	VFMADD213PS  Z6, Z12, Z1
+	VFMADD213PS  Z5, Z12, Z1
+	VFMADD213PS  Z5, Z12, Z1
+	VPSLLD       $0x17, Z0, Z0
+	VPADDD       Z0, Z1, Z1
+	VFMADD213PS  Z1, Z1, Z24
+	VMOVUPS      Z5, Z0
+	VADDPS       Z14, Z11, Z1
+	VDIVPS       Z1, Z0, Z0
+	VSUBPS       Z14, Z11, Z2
+	VMULPS       Z0, Z2, Z2
+	VMOVUPS      x3a12e54e<>+0(SB), Z1
+	VFMADD213PS  Z22, Z2, Z1
+	VFMADD213PS  Z21, Z2, Z1
+	VFMADD213PS  Z20, Z2, Z1
+	VFMADD213PS  Z19, Z2, Z1
+	VFMADD213PS  Z18, Z2, Z1
+	VFMADD213PS  Z17, Z2, Z1
+	VFMADD213PS  Z16, Z2, Z1
+	VFMADD213PS  Z15, Z2, Z1
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z24, Z11, Z11
+	VMULPS       Z1, Z11, Z11
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       Z23, Z0, Z0
+	VSUBPS       Z11, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
 
 vectorDone:
 	VZEROUPPER
 	RET
-
-DATA x7fffffff<>+0(SB)/4, $0x7fffffff
-DATA x7fffffff<>+4(SB)/4, $0x7fffffff
-DATA x7fffffff<>+8(SB)/4, $0x7fffffff
-DATA x7fffffff<>+12(SB)/4, $0x7fffffff
-DATA x7fffffff<>+16(SB)/4, $0x7fffffff
-DATA x7fffffff<>+20(SB)/4, $0x7fffffff
-DATA x7fffffff<>+24(SB)/4, $0x7fffffff
-DATA x7fffffff<>+28(SB)/4, $0x7fffffff
-DATA x7fffffff<>+32(SB)/4, $0x7fffffff
-DATA x7fffffff<>+36(SB)/4, $0x7fffffff
-DATA x7fffffff<>+40(SB)/4, $0x7fffffff
-DATA x7fffffff<>+44(SB)/4, $0x7fffffff
-DATA x7fffffff<>+48(SB)/4, $0x7fffffff
-DATA x7fffffff<>+52(SB)/4, $0x7fffffff
-DATA x7fffffff<>+56(SB)/4, $0x7fffffff
-DATA x7fffffff<>+60(SB)/4, $0x7fffffff
-GLOBL x7fffffff<>(SB), RODATA|NOPTR, $64
-
-DATA x41500000<>+0(SB)/4, $0x41500000
-DATA x41500000<>+4(SB)/4, $0x41500000
-DATA x41500000<>+8(SB)/4, $0x41500000
-DATA x41500000<>+12(SB)/4, $0x41500000
-DATA x41500000<>+16(SB)/4, $0x41500000
-DATA x41500000<>+20(SB)/4, $0x41500000
-DATA x41500000<>+24(SB)/4, $0x41500000
-DATA x41500000<>+28(SB)/4, $0x41500000
-DATA x41500000<>+32(SB)/4, $0x41500000
-DATA x41500000<>+36(SB)/4, $0x41500000
-DATA x41500000<>+40(SB)/4, $0x41500000
-DATA x41500000<>+44(SB)/4, $0x41500000
-DATA x41500000<>+48(SB)/4, $0x41500000
-DATA x41500000<>+52(SB)/4, $0x41500000
-DATA x41500000<>+56(SB)/4, $0x41500000
-DATA x41500000<>+60(SB)/4, $0x41500000
-GLOBL x41500000<>(SB), RODATA|NOPTR, $64
-
-DATA xbf000000<>+0(SB)/4, $0xbf000000
-DATA xbf000000<>+4(SB)/4, $0xbf000000
-DATA xbf000000<>+8(SB)/4, $0xbf000000
-DATA xbf000000<>+12(SB)/4, $0xbf000000
-DATA xbf000000<>+16(SB)/4, $0xbf000000
-DATA xbf000000<>+20(SB)/4, $0xbf000000
-DATA xbf000000<>+24(SB)/4, $0xbf000000
-DATA xbf000000<>+28(SB)/4, $0xbf000000
-DATA xbf000000<>+32(SB)/4, $0xbf000000
-DATA xbf000000<>+36(SB)/4, $0xbf000000
-DATA xbf000000<>+40(SB)/4, $0xbf000000
-DATA xbf000000<>+44(SB)/4, $0xbf000000
-DATA xbf000000<>+48(SB)/4, $0xbf000000
-DATA xbf000000<>+52(SB)/4, $0xbf000000
-DATA xbf000000<>+56(SB)/4, $0xbf000000
-DATA xbf000000<>+60(SB)/4, $0xbf000000
-GLOBL xbf000000<>(SB), RODATA|NOPTR, $64
 
 DATA xc2ae0000<>+0(SB)/4, $0xc2ae0000
 DATA xc2ae0000<>+4(SB)/4, $0xc2ae0000
@@ -264,77 +233,23 @@ DATA xb95e8083<>+56(SB)/4, $0xb95e8083
 DATA xb95e8083<>+60(SB)/4, $0xb95e8083
 GLOBL xb95e8083<>(SB), RODATA|NOPTR, $64
 
-DATA x3ab6888b<>+0(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+4(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+8(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+12(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+16(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+20(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+24(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+28(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+32(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+36(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+40(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+44(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+48(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+52(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+56(SB)/4, $0x3ab6888b
-DATA x3ab6888b<>+60(SB)/4, $0x3ab6888b
-GLOBL x3ab6888b<>(SB), RODATA|NOPTR, $64
-
-DATA x3c0905be<>+0(SB)/4, $0x3c0905be
-DATA x3c0905be<>+4(SB)/4, $0x3c0905be
-DATA x3c0905be<>+8(SB)/4, $0x3c0905be
-DATA x3c0905be<>+12(SB)/4, $0x3c0905be
-DATA x3c0905be<>+16(SB)/4, $0x3c0905be
-DATA x3c0905be<>+20(SB)/4, $0x3c0905be
-DATA x3c0905be<>+24(SB)/4, $0x3c0905be
-DATA x3c0905be<>+28(SB)/4, $0x3c0905be
-DATA x3c0905be<>+32(SB)/4, $0x3c0905be
-DATA x3c0905be<>+36(SB)/4, $0x3c0905be
-DATA x3c0905be<>+40(SB)/4, $0x3c0905be
-DATA x3c0905be<>+44(SB)/4, $0x3c0905be
-DATA x3c0905be<>+48(SB)/4, $0x3c0905be
-DATA x3c0905be<>+52(SB)/4, $0x3c0905be
-DATA x3c0905be<>+56(SB)/4, $0x3c0905be
-DATA x3c0905be<>+60(SB)/4, $0x3c0905be
-GLOBL x3c0905be<>(SB), RODATA|NOPTR, $64
-
-DATA x3d2aaa8d<>+0(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+4(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+8(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+12(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+16(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+20(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+24(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+28(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+32(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+36(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+40(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+44(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+48(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+52(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+56(SB)/4, $0x3d2aaa8d
-DATA x3d2aaa8d<>+60(SB)/4, $0x3d2aaa8d
-GLOBL x3d2aaa8d<>(SB), RODATA|NOPTR, $64
-
-DATA x3e2aaa6e<>+0(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+4(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+8(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+12(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+16(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+20(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+24(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+28(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+32(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+36(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+40(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+44(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+48(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+52(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+56(SB)/4, $0x3e2aaa6e
-DATA x3e2aaa6e<>+60(SB)/4, $0x3e2aaa6e
-GLOBL x3e2aaa6e<>(SB), RODATA|NOPTR, $64
+DATA x3f800000<>+0(SB)/4, $0x3f800000
+DATA x3f800000<>+4(SB)/4, $0x3f800000
+DATA x3f800000<>+8(SB)/4, $0x3f800000
+DATA x3f800000<>+12(SB)/4, $0x3f800000
+DATA x3f800000<>+16(SB)/4, $0x3f800000
+DATA x3f800000<>+20(SB)/4, $0x3f800000
+DATA x3f800000<>+24(SB)/4, $0x3f800000
+DATA x3f800000<>+28(SB)/4, $0x3f800000
+DATA x3f800000<>+32(SB)/4, $0x3f800000
+DATA x3f800000<>+36(SB)/4, $0x3f800000
+DATA x3f800000<>+40(SB)/4, $0x3f800000
+DATA x3f800000<>+44(SB)/4, $0x3f800000
+DATA x3f800000<>+48(SB)/4, $0x3f800000
+DATA x3f800000<>+52(SB)/4, $0x3f800000
+DATA x3f800000<>+56(SB)/4, $0x3f800000
+DATA x3f800000<>+60(SB)/4, $0x3f800000
+GLOBL x3f800000<>(SB), RODATA|NOPTR, $64
 
 DATA x3f000000<>+0(SB)/4, $0x3f000000
 DATA x3f000000<>+4(SB)/4, $0x3f000000
@@ -354,23 +269,131 @@ DATA x3f000000<>+56(SB)/4, $0x3f000000
 DATA x3f000000<>+60(SB)/4, $0x3f000000
 GLOBL x3f000000<>(SB), RODATA|NOPTR, $64
 
-DATA x3f800000<>+0(SB)/4, $0x3f800000
-DATA x3f800000<>+4(SB)/4, $0x3f800000
-DATA x3f800000<>+8(SB)/4, $0x3f800000
-DATA x3f800000<>+12(SB)/4, $0x3f800000
-DATA x3f800000<>+16(SB)/4, $0x3f800000
-DATA x3f800000<>+20(SB)/4, $0x3f800000
-DATA x3f800000<>+24(SB)/4, $0x3f800000
-DATA x3f800000<>+28(SB)/4, $0x3f800000
-DATA x3f800000<>+32(SB)/4, $0x3f800000
-DATA x3f800000<>+36(SB)/4, $0x3f800000
-DATA x3f800000<>+40(SB)/4, $0x3f800000
-DATA x3f800000<>+44(SB)/4, $0x3f800000
-DATA x3f800000<>+48(SB)/4, $0x3f800000
-DATA x3f800000<>+52(SB)/4, $0x3f800000
-DATA x3f800000<>+56(SB)/4, $0x3f800000
-DATA x3f800000<>+60(SB)/4, $0x3f800000
-GLOBL x3f800000<>(SB), RODATA|NOPTR, $64
+DATA x3e2aaa6e<>+0(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+4(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+8(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+12(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+16(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+20(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+24(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+28(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+32(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+36(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+40(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+44(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+48(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+52(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+56(SB)/4, $0x3e2aaa6e
+DATA x3e2aaa6e<>+60(SB)/4, $0x3e2aaa6e
+GLOBL x3e2aaa6e<>(SB), RODATA|NOPTR, $64
+
+DATA x3d2aaa8d<>+0(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+4(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+8(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+12(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+16(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+20(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+24(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+28(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+32(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+36(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+40(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+44(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+48(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+52(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+56(SB)/4, $0x3d2aaa8d
+DATA x3d2aaa8d<>+60(SB)/4, $0x3d2aaa8d
+GLOBL x3d2aaa8d<>(SB), RODATA|NOPTR, $64
+
+DATA x3c0905be<>+0(SB)/4, $0x3c0905be
+DATA x3c0905be<>+4(SB)/4, $0x3c0905be
+DATA x3c0905be<>+8(SB)/4, $0x3c0905be
+DATA x3c0905be<>+12(SB)/4, $0x3c0905be
+DATA x3c0905be<>+16(SB)/4, $0x3c0905be
+DATA x3c0905be<>+20(SB)/4, $0x3c0905be
+DATA x3c0905be<>+24(SB)/4, $0x3c0905be
+DATA x3c0905be<>+28(SB)/4, $0x3c0905be
+DATA x3c0905be<>+32(SB)/4, $0x3c0905be
+DATA x3c0905be<>+36(SB)/4, $0x3c0905be
+DATA x3c0905be<>+40(SB)/4, $0x3c0905be
+DATA x3c0905be<>+44(SB)/4, $0x3c0905be
+DATA x3c0905be<>+48(SB)/4, $0x3c0905be
+DATA x3c0905be<>+52(SB)/4, $0x3c0905be
+DATA x3c0905be<>+56(SB)/4, $0x3c0905be
+DATA x3c0905be<>+60(SB)/4, $0x3c0905be
+GLOBL x3c0905be<>(SB), RODATA|NOPTR, $64
+
+DATA x3ab6888b<>+0(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+4(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+8(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+12(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+16(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+20(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+24(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+28(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+32(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+36(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+40(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+44(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+48(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+52(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+56(SB)/4, $0x3ab6888b
+DATA x3ab6888b<>+60(SB)/4, $0x3ab6888b
+GLOBL x3ab6888b<>(SB), RODATA|NOPTR, $64
+
+DATA x7fffffff<>+0(SB)/4, $0x7fffffff
+DATA x7fffffff<>+4(SB)/4, $0x7fffffff
+DATA x7fffffff<>+8(SB)/4, $0x7fffffff
+DATA x7fffffff<>+12(SB)/4, $0x7fffffff
+DATA x7fffffff<>+16(SB)/4, $0x7fffffff
+DATA x7fffffff<>+20(SB)/4, $0x7fffffff
+DATA x7fffffff<>+24(SB)/4, $0x7fffffff
+DATA x7fffffff<>+28(SB)/4, $0x7fffffff
+DATA x7fffffff<>+32(SB)/4, $0x7fffffff
+DATA x7fffffff<>+36(SB)/4, $0x7fffffff
+DATA x7fffffff<>+40(SB)/4, $0x7fffffff
+DATA x7fffffff<>+44(SB)/4, $0x7fffffff
+DATA x7fffffff<>+48(SB)/4, $0x7fffffff
+DATA x7fffffff<>+52(SB)/4, $0x7fffffff
+DATA x7fffffff<>+56(SB)/4, $0x7fffffff
+DATA x7fffffff<>+60(SB)/4, $0x7fffffff
+GLOBL x7fffffff<>(SB), RODATA|NOPTR, $64
+
+DATA x41500000<>+0(SB)/4, $0x41500000
+DATA x41500000<>+4(SB)/4, $0x41500000
+DATA x41500000<>+8(SB)/4, $0x41500000
+DATA x41500000<>+12(SB)/4, $0x41500000
+DATA x41500000<>+16(SB)/4, $0x41500000
+DATA x41500000<>+20(SB)/4, $0x41500000
+DATA x41500000<>+24(SB)/4, $0x41500000
+DATA x41500000<>+28(SB)/4, $0x41500000
+DATA x41500000<>+32(SB)/4, $0x41500000
+DATA x41500000<>+36(SB)/4, $0x41500000
+DATA x41500000<>+40(SB)/4, $0x41500000
+DATA x41500000<>+44(SB)/4, $0x41500000
+DATA x41500000<>+48(SB)/4, $0x41500000
+DATA x41500000<>+52(SB)/4, $0x41500000
+DATA x41500000<>+56(SB)/4, $0x41500000
+DATA x41500000<>+60(SB)/4, $0x41500000
+GLOBL x41500000<>(SB), RODATA|NOPTR, $64
+
+DATA xbf000000<>+0(SB)/4, $0xbf000000
+DATA xbf000000<>+4(SB)/4, $0xbf000000
+DATA xbf000000<>+8(SB)/4, $0xbf000000
+DATA xbf000000<>+12(SB)/4, $0xbf000000
+DATA xbf000000<>+16(SB)/4, $0xbf000000
+DATA xbf000000<>+20(SB)/4, $0xbf000000
+DATA xbf000000<>+24(SB)/4, $0xbf000000
+DATA xbf000000<>+28(SB)/4, $0xbf000000
+DATA xbf000000<>+32(SB)/4, $0xbf000000
+DATA xbf000000<>+36(SB)/4, $0xbf000000
+DATA xbf000000<>+40(SB)/4, $0xbf000000
+DATA xbf000000<>+44(SB)/4, $0xbf000000
+DATA xbf000000<>+48(SB)/4, $0xbf000000
+DATA xbf000000<>+52(SB)/4, $0xbf000000
+DATA xbf000000<>+56(SB)/4, $0xbf000000
+DATA xbf000000<>+60(SB)/4, $0xbf000000
+GLOBL xbf000000<>(SB), RODATA|NOPTR, $64
 
 DATA x40800000<>+0(SB)/4, $0x40800000
 DATA x40800000<>+4(SB)/4, $0x40800000
@@ -390,131 +413,23 @@ DATA x40800000<>+56(SB)/4, $0x40800000
 DATA x40800000<>+60(SB)/4, $0x40800000
 GLOBL x40800000<>(SB), RODATA|NOPTR, $64
 
-DATA x3a12e54e<>+0(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+4(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+8(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+12(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+16(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+20(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+24(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+28(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+32(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+36(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+40(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+44(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+48(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+52(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+56(SB)/4, $0x3a12e54e
-DATA x3a12e54e<>+60(SB)/4, $0x3a12e54e
-GLOBL x3a12e54e<>(SB), RODATA|NOPTR, $64
-
-DATA x3afc614e<>+0(SB)/4, $0x3afc614e
-DATA x3afc614e<>+4(SB)/4, $0x3afc614e
-DATA x3afc614e<>+8(SB)/4, $0x3afc614e
-DATA x3afc614e<>+12(SB)/4, $0x3afc614e
-DATA x3afc614e<>+16(SB)/4, $0x3afc614e
-DATA x3afc614e<>+20(SB)/4, $0x3afc614e
-DATA x3afc614e<>+24(SB)/4, $0x3afc614e
-DATA x3afc614e<>+28(SB)/4, $0x3afc614e
-DATA x3afc614e<>+32(SB)/4, $0x3afc614e
-DATA x3afc614e<>+36(SB)/4, $0x3afc614e
-DATA x3afc614e<>+40(SB)/4, $0x3afc614e
-DATA x3afc614e<>+44(SB)/4, $0x3afc614e
-DATA x3afc614e<>+48(SB)/4, $0x3afc614e
-DATA x3afc614e<>+52(SB)/4, $0x3afc614e
-DATA x3afc614e<>+56(SB)/4, $0x3afc614e
-DATA x3afc614e<>+60(SB)/4, $0x3afc614e
-GLOBL x3afc614e<>(SB), RODATA|NOPTR, $64
-
-DATA xbb61c1a8<>+0(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+4(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+8(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+12(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+16(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+20(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+24(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+28(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+32(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+36(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+40(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+44(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+48(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+52(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+56(SB)/4, $0xbb61c1a8
-DATA xbb61c1a8<>+60(SB)/4, $0xbb61c1a8
-GLOBL xbb61c1a8<>(SB), RODATA|NOPTR, $64
-
-DATA xbbf8b573<>+0(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+4(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+8(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+12(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+16(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+20(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+24(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+28(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+32(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+36(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+40(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+44(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+48(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+52(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+56(SB)/4, $0xbbf8b573
-DATA xbbf8b573<>+60(SB)/4, $0xbbf8b573
-GLOBL xbbf8b573<>(SB), RODATA|NOPTR, $64
-
-DATA x3d7750b4<>+0(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+4(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+8(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+12(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+16(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+20(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+24(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+28(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+32(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+36(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+40(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+44(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+48(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+52(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+56(SB)/4, $0x3d7750b4
-DATA x3d7750b4<>+60(SB)/4, $0x3d7750b4
-GLOBL x3d7750b4<>(SB), RODATA|NOPTR, $64
-
-DATA xbe3eff1f<>+0(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+4(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+8(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+12(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+16(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+20(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+24(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+28(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+32(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+36(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+40(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+44(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+48(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+52(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+56(SB)/4, $0xbe3eff1f
-DATA xbe3eff1f<>+60(SB)/4, $0xbe3eff1f
-GLOBL xbe3eff1f<>(SB), RODATA|NOPTR, $64
-
-DATA x3ec63700<>+0(SB)/4, $0x3ec63700
-DATA x3ec63700<>+4(SB)/4, $0x3ec63700
-DATA x3ec63700<>+8(SB)/4, $0x3ec63700
-DATA x3ec63700<>+12(SB)/4, $0x3ec63700
-DATA x3ec63700<>+16(SB)/4, $0x3ec63700
-DATA x3ec63700<>+20(SB)/4, $0x3ec63700
-DATA x3ec63700<>+24(SB)/4, $0x3ec63700
-DATA x3ec63700<>+28(SB)/4, $0x3ec63700
-DATA x3ec63700<>+32(SB)/4, $0x3ec63700
-DATA x3ec63700<>+36(SB)/4, $0x3ec63700
-DATA x3ec63700<>+40(SB)/4, $0x3ec63700
-DATA x3ec63700<>+44(SB)/4, $0x3ec63700
-DATA x3ec63700<>+48(SB)/4, $0x3ec63700
-DATA x3ec63700<>+52(SB)/4, $0x3ec63700
-DATA x3ec63700<>+56(SB)/4, $0x3ec63700
-DATA x3ec63700<>+60(SB)/4, $0x3ec63700
-GLOBL x3ec63700<>(SB), RODATA|NOPTR, $64
+DATA x3f415a5e<>+0(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+4(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+8(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+12(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+16(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+20(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+24(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+28(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+32(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+36(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+40(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+44(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+48(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+52(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+56(SB)/4, $0x3f415a5e
+DATA x3f415a5e<>+60(SB)/4, $0x3f415a5e
+GLOBL x3f415a5e<>(SB), RODATA|NOPTR, $64
 
 DATA xbf1b9f1d<>+0(SB)/4, $0xbf1b9f1d
 DATA xbf1b9f1d<>+4(SB)/4, $0xbf1b9f1d
@@ -534,83 +449,214 @@ DATA xbf1b9f1d<>+56(SB)/4, $0xbf1b9f1d
 DATA xbf1b9f1d<>+60(SB)/4, $0xbf1b9f1d
 GLOBL xbf1b9f1d<>(SB), RODATA|NOPTR, $64
 
-DATA x3f415a5e<>+0(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+4(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+8(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+12(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+16(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+20(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+24(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+28(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+32(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+36(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+40(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+44(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+48(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+52(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+56(SB)/4, $0x3f415a5e
-DATA x3f415a5e<>+60(SB)/4, $0x3f415a5e
-GLOBL x3f415a5e<>(SB), RODATA|NOPTR, $64
+DATA x3ec63700<>+0(SB)/4, $0x3ec63700
+DATA x3ec63700<>+4(SB)/4, $0x3ec63700
+DATA x3ec63700<>+8(SB)/4, $0x3ec63700
+DATA x3ec63700<>+12(SB)/4, $0x3ec63700
+DATA x3ec63700<>+16(SB)/4, $0x3ec63700
+DATA x3ec63700<>+20(SB)/4, $0x3ec63700
+DATA x3ec63700<>+24(SB)/4, $0x3ec63700
+DATA x3ec63700<>+28(SB)/4, $0x3ec63700
+DATA x3ec63700<>+32(SB)/4, $0x3ec63700
+DATA x3ec63700<>+36(SB)/4, $0x3ec63700
+DATA x3ec63700<>+40(SB)/4, $0x3ec63700
+DATA x3ec63700<>+44(SB)/4, $0x3ec63700
+DATA x3ec63700<>+48(SB)/4, $0x3ec63700
+DATA x3ec63700<>+52(SB)/4, $0x3ec63700
+DATA x3ec63700<>+56(SB)/4, $0x3ec63700
+DATA x3ec63700<>+60(SB)/4, $0x3ec63700
+GLOBL x3ec63700<>(SB), RODATA|NOPTR, $64
+
+DATA xbe3eff1f<>+0(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+4(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+8(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+12(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+16(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+20(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+24(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+28(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+32(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+36(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+40(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+44(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+48(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+52(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+56(SB)/4, $0xbe3eff1f
+DATA xbe3eff1f<>+60(SB)/4, $0xbe3eff1f
+GLOBL xbe3eff1f<>(SB), RODATA|NOPTR, $64
+
+DATA x3d7750b4<>+0(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+4(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+8(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+12(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+16(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+20(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+24(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+28(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+32(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+36(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+40(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+44(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+48(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+52(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+56(SB)/4, $0x3d7750b4
+DATA x3d7750b4<>+60(SB)/4, $0x3d7750b4
+GLOBL x3d7750b4<>(SB), RODATA|NOPTR, $64
+
+DATA xbbf8b573<>+0(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+4(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+8(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+12(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+16(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+20(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+24(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+28(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+32(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+36(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+40(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+44(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+48(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+52(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+56(SB)/4, $0xbbf8b573
+DATA xbbf8b573<>+60(SB)/4, $0xbbf8b573
+GLOBL xbbf8b573<>(SB), RODATA|NOPTR, $64
+
+DATA xbb61c1a8<>+0(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+4(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+8(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+12(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+16(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+20(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+24(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+28(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+32(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+36(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+40(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+44(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+48(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+52(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+56(SB)/4, $0xbb61c1a8
+DATA xbb61c1a8<>+60(SB)/4, $0xbb61c1a8
+GLOBL xbb61c1a8<>(SB), RODATA|NOPTR, $64
+
+DATA x3afc614e<>+0(SB)/4, $0x3afc614e
+DATA x3afc614e<>+4(SB)/4, $0x3afc614e
+DATA x3afc614e<>+8(SB)/4, $0x3afc614e
+DATA x3afc614e<>+12(SB)/4, $0x3afc614e
+DATA x3afc614e<>+16(SB)/4, $0x3afc614e
+DATA x3afc614e<>+20(SB)/4, $0x3afc614e
+DATA x3afc614e<>+24(SB)/4, $0x3afc614e
+DATA x3afc614e<>+28(SB)/4, $0x3afc614e
+DATA x3afc614e<>+32(SB)/4, $0x3afc614e
+DATA x3afc614e<>+36(SB)/4, $0x3afc614e
+DATA x3afc614e<>+40(SB)/4, $0x3afc614e
+DATA x3afc614e<>+44(SB)/4, $0x3afc614e
+DATA x3afc614e<>+48(SB)/4, $0x3afc614e
+DATA x3afc614e<>+52(SB)/4, $0x3afc614e
+DATA x3afc614e<>+56(SB)/4, $0x3afc614e
+DATA x3afc614e<>+60(SB)/4, $0x3afc614e
+GLOBL x3afc614e<>(SB), RODATA|NOPTR, $64
+
+DATA x3a12e54e<>+0(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+4(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+8(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+12(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+16(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+20(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+24(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+28(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+32(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+36(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+40(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+44(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+48(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+52(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+56(SB)/4, $0x3a12e54e
+DATA x3a12e54e<>+60(SB)/4, $0x3a12e54e
+GLOBL x3a12e54e<>(SB), RODATA|NOPTR, $64
 
 // func gateGELUAVX512(out *float32, in *float32, up *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·gateGELUAVX512(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), AX
-	MOVQ in+8(FP), CX
-	MOVQ up+16(FP), DX
-	MOVQ n+24(FP), BX
-	SUBQ $0x10, BX
-	JL   vectorRest
+	MOVQ    out+0(FP), AX
+	MOVQ    in+8(FP), CX
+	MOVQ    up+16(FP), DX
+	MOVQ    n+24(FP), BX
+	VMOVUPS xc2ae0000<>+0(SB), Z0
+	VMOVUPS x4b400000<>+0(SB), Z1
+	VMOVUPS x3fb8aa3b<>+0(SB), Z2
+	VMOVUPS x3f318000<>+0(SB), Z3
+	VMOVUPS xb95e8083<>+0(SB), Z4
+	VMOVUPS x3f800000<>+0(SB), Z5
+	VMOVUPS x3f000000<>+0(SB), Z6
+	VMOVUPS x3e2aaa6e<>+0(SB), Z7
+	VMOVUPS x3d2aaa8d<>+0(SB), Z8
+	VMOVUPS x3c0905be<>+0(SB), Z9
+	VMOVUPS x3ab6888b<>+0(SB), Z10
+	VMOVUPS x7fffffff<>+0(SB), Z11
+	VMOVUPS x41500000<>+0(SB), Z12
+	VMOVUPS xbf000000<>+0(SB), Z13
+	VMOVUPS x40800000<>+0(SB), Z14
+	VMOVUPS x3f415a5e<>+0(SB), Z15
+	VMOVUPS xbf1b9f1d<>+0(SB), Z16
+	VMOVUPS x3ec63700<>+0(SB), Z17
+	VMOVUPS xbe3eff1f<>+0(SB), Z18
+	VMOVUPS x3d7750b4<>+0(SB), Z19
+	VMOVUPS xbbf8b573<>+0(SB), Z20
+	VMOVUPS xbb61c1a8<>+0(SB), Z21
+	VMOVUPS x3afc614e<>+0(SB), Z22
+	SUBQ    $0x10, BX
+	JL      vectorRest
 
 vector:
-	VMOVUPS      (CX), Z0
-	VANDPS       x7fffffff<>+0(SB), Z0, Z1
-	VMINPS       x41500000<>+0(SB), Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVAPS      Z1, Z3
-	VFMSUB213PS  Z2, Z1, Z3
-	VMULPS       xbf000000<>+0(SB), Z2, Z2
-	VMULPS       xbf000000<>+0(SB), Z3, Z3
-	VMOVUPS      xc2ae0000<>+0(SB), Z4
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      x4b400000<>+0(SB), Z5
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z2, Z5
-	VSUBPS       x4b400000<>+0(SB), Z5, Z4
-	VFNMADD231PS x3f318000<>+0(SB), Z4, Z2
-	VFNMADD231PS xb95e8083<>+0(SB), Z4, Z2
-	VMOVUPS      x3ab6888b<>+0(SB), Z4
-	VFMADD213PS  x3c0905be<>+0(SB), Z2, Z4
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z2, Z4
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f000000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z5, Z5
-	VPADDD       Z5, Z4, Z4
-	VFMADD213PS  Z4, Z4, Z3
-	VMOVUPS      x3f800000<>+0(SB), Z2
-	VADDPS       x40800000<>+0(SB), Z1, Z5
-	VDIVPS       Z5, Z2, Z2
-	VSUBPS       x40800000<>+0(SB), Z1, Z4
-	VMULPS       Z2, Z4, Z4
-	VMOVUPS      x3a12e54e<>+0(SB), Z5
-	VFMADD213PS  x3afc614e<>+0(SB), Z4, Z5
-	VFMADD213PS  xbb61c1a8<>+0(SB), Z4, Z5
-	VFMADD213PS  xbbf8b573<>+0(SB), Z4, Z5
-	VFMADD213PS  x3d7750b4<>+0(SB), Z4, Z5
-	VFMADD213PS  xbe3eff1f<>+0(SB), Z4, Z5
-	VFMADD213PS  x3ec63700<>+0(SB), Z4, Z5
-	VFMADD213PS  xbf1b9f1d<>+0(SB), Z4, Z5
-	VFMADD213PS  x3f415a5e<>+0(SB), Z4, Z5
-	VMULPS       Z2, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z5, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VSUBPS       Z1, Z2, Z2
-	VMOVUPS      (DX), Z0
-	VMULPS       Z0, Z2, Z2
-	VMOVUPS      Z2, (AX)
+	VMOVUPS      (CX), Z23
+	VANDPS       Z11, Z23, Z24
+	VMINPS       Z12, Z24, Z24
+	VMULPS       Z24, Z24, Z25
+	VMOVAPS      Z24, Z26
+	VFMSUB213PS  Z25, Z24, Z26
+	VMULPS       Z13, Z25, Z25
+	VMULPS       Z13, Z26, Z26
+	VMOVUPS      Z0, Z27
+	VMAXPS       Z25, Z27, Z25
+	VMOVUPS      Z1, Z28
+	VFMADD231PS  Z2, Z25, Z28
+	VSUBPS       Z1, Z28, Z27
+	VFNMADD231PS Z3, Z27, Z25
+	VFNMADD231PS Z4, Z27, Z25
+	VMOVUPS      Z10, Z27
+	VFMADD213PS  Z9, Z25, Z27
+	VFMADD213PS  Z8, Z25, Z27
+	VFMADD213PS  Z7, Z25, Z27
+	VFMADD213PS  Z6, Z25, Z27
+	VFMADD213PS  Z5, Z25, Z27
+	VFMADD213PS  Z5, Z25, Z27
+	VPSLLD       $0x17, Z28, Z28
+	VPADDD       Z28, Z27, Z27
+	VFMADD213PS  Z27, Z27, Z26
+	VMOVUPS      Z5, Z25
+	VADDPS       Z14, Z24, Z28
+	VDIVPS       Z28, Z25, Z25
+	VSUBPS       Z14, Z24, Z27
+	VMULPS       Z25, Z27, Z27
+	VMOVUPS      x3a12e54e<>+0(SB), Z28
+	VFMADD213PS  Z22, Z27, Z28
+	VFMADD213PS  Z21, Z27, Z28
+	VFMADD213PS  Z20, Z27, Z28
+	VFMADD213PS  Z19, Z27, Z28
+	VFMADD213PS  Z18, Z27, Z28
+	VFMADD213PS  Z17, Z27, Z28
+	VFMADD213PS  Z16, Z27, Z28
+	VFMADD213PS  Z15, Z27, Z28
+	VMULPS       Z25, Z24, Z24
+	VMULPS       Z26, Z24, Z24
+	VMULPS       Z28, Z24, Z24
+	VXORPS       Z25, Z25, Z25
+	VMAXPS       Z23, Z25, Z25
+	VSUBPS       Z24, Z25, Z25
+	VMOVUPS      (DX), Z23
+	VMULPS       Z23, Z25, Z25
+	VMOVUPS      Z25, (AX)
 	ADDQ         $0x40, AX
 	ADDQ         $0x40, CX
 	ADDQ         $0x40, DX
@@ -623,108 +669,122 @@ vectorRest:
 	MOVL         $0xffffffff, SI
 	BZHIL        BX, SI, SI
 	KMOVW        SI, K1
-	VMOVUPS.Z    (CX), K1, Z0
-	VANDPS       x7fffffff<>+0(SB), Z0, Z1
-	VMINPS       x41500000<>+0(SB), Z1, Z1
-	VMULPS       Z1, Z1, Z2
-	VMOVAPS      Z1, Z3
-	VFMSUB213PS  Z2, Z1, Z3
-	VMULPS       xbf000000<>+0(SB), Z2, Z2
-	VMULPS       xbf000000<>+0(SB), Z3, Z3
-	VMOVUPS      xc2ae0000<>+0(SB), Z4
-	VMAXPS       Z2, Z4, Z2
-	VMOVUPS      x4b400000<>+0(SB), Z5
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z2, Z5
-	VSUBPS       x4b400000<>+0(SB), Z5, Z4
-	VFNMADD231PS x3f318000<>+0(SB), Z4, Z2
-	VFNMADD231PS xb95e8083<>+0(SB), Z4, Z2
-	VMOVUPS      x3ab6888b<>+0(SB), Z4
-	VFMADD213PS  x3c0905be<>+0(SB), Z2, Z4
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z2, Z4
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f000000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VFMADD213PS  x3f800000<>+0(SB), Z2, Z4
-	VPSLLD       $0x17, Z5, Z5
-	VPADDD       Z5, Z4, Z4
-	VFMADD213PS  Z4, Z4, Z3
-	VMOVUPS      x3f800000<>+0(SB), Z2
-	VADDPS       x40800000<>+0(SB), Z1, Z5
-	VDIVPS       Z5, Z2, Z2
-	VSUBPS       x40800000<>+0(SB), Z1, Z4
-	VMULPS       Z2, Z4, Z4
-	VMOVUPS      x3a12e54e<>+0(SB), Z5
-	VFMADD213PS  x3afc614e<>+0(SB), Z4, Z5
-	VFMADD213PS  xbb61c1a8<>+0(SB), Z4, Z5
-	VFMADD213PS  xbbf8b573<>+0(SB), Z4, Z5
-	VFMADD213PS  x3d7750b4<>+0(SB), Z4, Z5
-	VFMADD213PS  xbe3eff1f<>+0(SB), Z4, Z5
-	VFMADD213PS  x3ec63700<>+0(SB), Z4, Z5
-	VFMADD213PS  xbf1b9f1d<>+0(SB), Z4, Z5
-	VFMADD213PS  x3f415a5e<>+0(SB), Z4, Z5
-	VMULPS       Z2, Z1, Z1
-	VMULPS       Z3, Z1, Z1
-	VMULPS       Z5, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VMAXPS       Z0, Z2, Z2
-	VSUBPS       Z1, Z2, Z2
-	VMOVUPS.Z    (DX), K1, Z0
+	VMOVUPS.Z    (CX), K1, Z23
+	VANDPS       Z11, Z23, Z11
+	VMINPS       Z12, Z11, Z11
+	VMULPS       Z11, Z11, Z12
+	VMOVAPS      Z11, Z24
+	VFMSUB213PS  Z12, Z11, Z24
+	VMULPS       Z13, Z12, Z12
+	VMULPS       Z13, Z24, Z24
+	VMOVUPS      Z0, Z0
+	VMAXPS       Z12, Z0, Z12
+	VMOVUPS      Z1, Z0
+	VFMADD231PS  Z2, Z12, Z0
+	VSUBPS       Z1, Z0, Z1
+	VFNMADD231PS Z3, Z1, Z12
+	VFNMADD231PS Z4, Z1, Z12
+	VMOVUPS      Z10, Z1
+	VFMADD213PS  Z9, Z12, Z1
+	VFMADD213PS  Z8, Z12, Z1
+	VFMADD213PS  Z7, Z12, Z1
+	VFMADD213PS  Z6, Z12, Z1
+	VFMADD213PS  Z5, Z12, Z1
+	VFMADD213PS  Z5, Z12, Z1
+	VPSLLD       $0x17, Z0, Z0
+	VPADDD       Z0, Z1, Z1
+	VFMADD213PS  Z1, Z1, Z24
+	VMOVUPS      Z5, Z0
+	VADDPS       Z14, Z11, Z1
+	VDIVPS       Z1, Z0, Z0
+	VSUBPS       Z14, Z11, Z2
 	VMULPS       Z0, Z2, Z2
-	VMOVUPS      Z2, K1, (AX)
+	VMOVUPS      x3a12e54e<>+0(SB), Z1
+	VFMADD213PS  Z22, Z2, Z1
+	VFMADD213PS  Z21, Z2, Z1
+	VFMADD213PS  Z20, Z2, Z1
+	VFMADD213PS  Z19, Z2, Z1
+	VFMADD213PS  Z18, Z2, Z1
+	VFMADD213PS  Z17, Z2, Z1
+	VFMADD213PS  Z16, Z2, Z1
+	VFMADD213PS  Z15, Z2, Z1
+	VMULPS       Z0, Z11, Z11
+	VMULPS       Z24, Z11, Z11
+	VMULPS       Z1, Z11, Z11
+	VXORPS       Z0, Z0, Z0
+	VMAXPS       Z23, Z0, Z0
+	VSUBPS       Z11, Z0, Z0
+	VMOVUPS.Z    (DX), K1, Z1
+	VMULPS       Z1, Z0, Z0
+	VMOVUPS      Z0, K1, (AX)
 
 vectorDone:
 	VZEROUPPER
 	RET
 
-// func scoreMaxAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
-TEXT ·scoreMaxAVX512(SB), NOSPLIT, $0-36
+// func scoreMaxAVX512(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·scoreMaxAVX512(SB), NOSPLIT, $0-56
 	MOVQ         row+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS scale+16(FP), Z0
-	VBROADCASTSS slope+20(FP), Z1
-	VBROADCASTSS position+24(FP), Z2
+	MOVQ         ld+8(FP), CX
+	SHLQ         $0x02, CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         maxima+48(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS slope+36(FP), Z1
+	VBROADCASTSS position+40(FP), Z2
 	VSUBPS       count<>+0(SB), Z2, Z2
-	VMOVUPS      x41800000<>+0(SB), Z3
-	VMOVUPS      x7fffffff<>+0(SB), Z4
-	VMOVUPS      xff800000<>+0(SB), Z5
-	SUBQ         $0x10, CX
-	JL           vectorRest
+	VMOVUPS      x41800000<>+0(SB), Z4
+	VMOVUPS      x7fffffff<>+0(SB), Z5
+	VMOVUPS      x3f800000<>+0(SB), Z7
+
+row:
+	MOVQ    n+24(FP), SI
+	MOVQ    AX, DI
+	VMOVAPS Z2, Z3
+	VMOVUPS xff800000<>+0(SB), Z6
+	SUBQ    $0x10, SI
+	JL      vectorRest
 
 vector:
-	VMOVUPS      (AX), Z6
-	VMULPS       Z0, Z6, Z6
-	VANDPS       Z4, Z2, Z7
-	VFNMADD231PS Z1, Z7, Z6
-	VSUBPS       Z3, Z2, Z2
-	VMAXPS       Z6, Z5, Z5
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS      (DI), Z8
+	VMULPS       Z0, Z8, Z8
+	VANDPS       Z5, Z3, Z9
+	VFNMADD231PS Z1, Z9, Z8
+	VSUBPS       Z4, Z3, Z3
+	VMAXPS       Z8, Z6, Z6
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, SI
 	JGE          vector
 
 vectorRest:
-	ADDQ         $0x10, CX
+	ADDQ         $0x10, SI
 	JZ           vectorDone
-	MOVL         $0xffffffff, DX
-	BZHIL        CX, DX, DX
-	KMOVW        DX, K1
-	VMOVUPS      (AX), Z6
-	VMULPS       Z0, Z6, Z6
-	VANDPS       Z4, Z2, Z0
-	VFNMADD231PS Z1, Z0, Z6
-	VSUBPS       Z3, Z2, Z2
-	VMAXPS       Z6, Z5, K1, Z5
+	MOVL         $0xffffffff, R8
+	BZHIL        SI, R8, R8
+	KMOVW        R8, K1
+	VMOVUPS      (DI), Z8
+	VMULPS       Z0, Z8, Z8
+	VANDPS       Z5, Z3, Z9
+	VFNMADD231PS Z1, Z9, Z8
+	VSUBPS       Z4, Z3, Z3
+	VMAXPS       Z8, Z6, K1, Z6
 
 vectorDone:
-	VEXTRACTF64X4 $0x01, Z5, Y0
-	VMAXPS        Y0, Y5, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VMAXPS        X1, X0, X0
-	VPERMILPS     $0x4e, X0, X1
-	VMAXPS        X1, X0, X0
-	VPERMILPS     $0xb1, X0, X1
-	VMAXPS        X1, X0, X0
-	MOVSS         X0, ret+32(FP)
+	VEXTRACTF64X4 $0x01, Z6, Y3
+	VMAXPS        Y3, Y6, Y3
+	VEXTRACTF32X4 $0x01, Y3, X6
+	VMAXPS        X6, X3, X3
+	VPERMILPS     $0x4e, X3, X6
+	VMAXPS        X6, X3, X3
+	VPERMILPS     $0xb1, X3, X6
+	VMAXPS        X6, X3, X3
+	VMOVSS        X3, (BX)
+	VADDPS        Z7, Z2, Z2
+	ADDQ          CX, AX
+	ADDQ          $0x04, BX
+	DECQ          DX
+	JNZ           row
 	VZEROUPPER
 	RET
 
@@ -782,98 +842,125 @@ DATA xff800000<>+56(SB)/4, $0xff800000
 DATA xff800000<>+60(SB)/4, $0xff800000
 GLOBL xff800000<>(SB), RODATA|NOPTR, $64
 
-// func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
-// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
-TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-36
+// func scoreExpAVX512(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, BMI2
+TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-64
 	MOVQ         row+0(FP), AX
-	MOVQ         n+8(FP), CX
-	VBROADCASTSS scale+16(FP), Z0
-	VBROADCASTSS slope+20(FP), Z1
-	VBROADCASTSS position+24(FP), Z2
+	MOVQ         ld+8(FP), CX
+	SHLQ         $0x02, CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         maxima+48(FP), BX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS slope+36(FP), Z1
+	VBROADCASTSS position+40(FP), Z2
 	VSUBPS       count<>+0(SB), Z2, Z2
-	VMOVUPS      x41800000<>+0(SB), Z3
-	VMOVUPS      x7fffffff<>+0(SB), Z4
-	VBROADCASTSS maximum+28(FP), Z5
-	VXORPS       Z6, Z6, Z6
-	SUBQ         $0x10, CX
+	VMOVUPS      x41800000<>+0(SB), Z4
+	VMOVUPS      x7fffffff<>+0(SB), Z5
+	VMOVUPS      xc2ae0000<>+0(SB), Z6
+	VMOVUPS      x4b400000<>+0(SB), Z7
+	VMOVUPS      x3fb8aa3b<>+0(SB), Z8
+	VMOVUPS      x3f318000<>+0(SB), Z9
+	VMOVUPS      xb95e8083<>+0(SB), Z10
+	VMOVUPS      x3f800000<>+0(SB), Z11
+	VMOVUPS      x3f000000<>+0(SB), Z12
+	VMOVUPS      x3e2aaa6e<>+0(SB), Z13
+	VMOVUPS      x3d2aaa8d<>+0(SB), Z14
+	VMOVUPS      x3c0905be<>+0(SB), Z15
+	VMOVUPS      x3ab6888b<>+0(SB), Z16
+	MOVQ         sums+56(FP), SI
+	VMOVUPS      x3f800000<>+0(SB), Z19
+
+row:
+	MOVQ         n+24(FP), DI
+	MOVQ         AX, R8
+	VMOVAPS      Z2, Z3
+	VBROADCASTSS (BX), Z18
+	VXORPS       Z17, Z17, Z17
+	SUBQ         $0x10, DI
 	JL           vectorRest
 
 vector:
-	VMOVUPS      (AX), Z7
-	VMULPS       Z0, Z7, Z7
-	VANDPS       Z4, Z2, Z8
-	VFNMADD231PS Z1, Z8, Z7
-	VSUBPS       Z3, Z2, Z2
-	VSUBPS       Z5, Z7, Z7
-	VMOVUPS      xc2ae0000<>+0(SB), Z8
-	VMAXPS       Z7, Z8, Z7
-	VMOVUPS      x4b400000<>+0(SB), Z9
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z7, Z9
-	VSUBPS       x4b400000<>+0(SB), Z9, Z8
-	VFNMADD231PS x3f318000<>+0(SB), Z8, Z7
-	VFNMADD231PS xb95e8083<>+0(SB), Z8, Z7
-	VMOVUPS      x3ab6888b<>+0(SB), Z8
-	VFMADD213PS  x3c0905be<>+0(SB), Z7, Z8
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z7, Z8
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z7, Z8
-	VFMADD213PS  x3f000000<>+0(SB), Z7, Z8
-	VFMADD213PS  x3f800000<>+0(SB), Z7, Z8
-	VFMADD213PS  x3f800000<>+0(SB), Z7, Z8
-	VPSLLD       $0x17, Z9, Z9
-	VPADDD       Z9, Z8, Z8
-	VADDPS       Z8, Z6, Z6
-	VMOVUPS      Z8, (AX)
-	ADDQ         $0x40, AX
-	SUBQ         $0x10, CX
+	VMOVUPS      (R8), Z20
+	VMULPS       Z0, Z20, Z20
+	VANDPS       Z5, Z3, Z21
+	VFNMADD231PS Z1, Z21, Z20
+	VSUBPS       Z4, Z3, Z3
+	VSUBPS       Z18, Z20, Z20
+	VMOVUPS      Z6, Z21
+	VMAXPS       Z20, Z21, Z20
+	VMOVUPS      Z7, Z22
+	VFMADD231PS  Z8, Z20, Z22
+	VSUBPS       Z7, Z22, Z21
+	VFNMADD231PS Z9, Z21, Z20
+	VFNMADD231PS Z10, Z21, Z20
+	VMOVUPS      Z16, Z21
+	VFMADD213PS  Z15, Z20, Z21
+	VFMADD213PS  Z14, Z20, Z21
+	VFMADD213PS  Z13, Z20, Z21
+	VFMADD213PS  Z12, Z20, Z21
+	VFMADD213PS  Z11, Z20, Z21
+	VFMADD213PS  Z11, Z20, Z21
+	VPSLLD       $0x17, Z22, Z22
+	VPADDD       Z22, Z21, Z21
+	VADDPS       Z21, Z17, Z17
+	VMOVUPS      Z21, (R8)
+	ADDQ         $0x40, R8
+	SUBQ         $0x10, DI
 	JGE          vector
 
 vectorRest:
-	ADDQ         $0x10, CX
+	ADDQ         $0x10, DI
 	JZ           vectorDone
-	MOVL         $0xffffffff, DX
-	BZHIL        CX, DX, DX
-	KMOVW        DX, K1
-	VMOVUPS      (AX), Z7
-	VMULPS       Z0, Z7, Z7
-	VANDPS       Z4, Z2, Z0
-	VFNMADD231PS Z1, Z0, Z7
-	VSUBPS       Z3, Z2, Z2
-	VSUBPS       Z5, Z7, Z7
-	VMOVUPS      xc2ae0000<>+0(SB), Z0
-	VMAXPS       Z7, Z0, Z7
-	VMOVUPS      x4b400000<>+0(SB), Z1
-	VFMADD231PS  x3fb8aa3b<>+0(SB), Z7, Z1
-	VSUBPS       x4b400000<>+0(SB), Z1, Z0
-	VFNMADD231PS x3f318000<>+0(SB), Z0, Z7
-	VFNMADD231PS xb95e8083<>+0(SB), Z0, Z7
-	VMOVUPS      x3ab6888b<>+0(SB), Z0
-	VFMADD213PS  x3c0905be<>+0(SB), Z7, Z0
-	VFMADD213PS  x3d2aaa8d<>+0(SB), Z7, Z0
-	VFMADD213PS  x3e2aaa6e<>+0(SB), Z7, Z0
-	VFMADD213PS  x3f000000<>+0(SB), Z7, Z0
-	VFMADD213PS  x3f800000<>+0(SB), Z7, Z0
-	VFMADD213PS  x3f800000<>+0(SB), Z7, Z0
-	VPSLLD       $0x17, Z1, Z1
-	VPADDD       Z1, Z0, Z0
-	VMOVAPS.Z    Z0, K1, Z0
-	VADDPS       Z0, Z6, Z6
-	VMOVUPS      Z0, (AX)
+	MOVL         $0xffffffff, R9
+	BZHIL        DI, R9, R9
+	KMOVW        R9, K1
+	VMOVUPS      (R8), Z20
+	VMULPS       Z0, Z20, Z20
+	VANDPS       Z5, Z3, Z21
+	VFNMADD231PS Z1, Z21, Z20
+	VSUBPS       Z4, Z3, Z3
+	VSUBPS       Z18, Z20, Z20
+	VMOVUPS      Z6, Z3
+	VMAXPS       Z20, Z3, Z20
+	VMOVUPS      Z7, Z18
+	VFMADD231PS  Z8, Z20, Z18
+	VSUBPS       Z7, Z18, Z3
+	VFNMADD231PS Z9, Z3, Z20
+	VFNMADD231PS Z10, Z3, Z20
+	VMOVUPS      Z16, Z3
+	VFMADD213PS  Z15, Z20, Z3
+	VFMADD213PS  Z14, Z20, Z3
+	VFMADD213PS  Z13, Z20, Z3
+	VFMADD213PS  Z12, Z20, Z3
+	VFMADD213PS  Z11, Z20, Z3
+	VFMADD213PS  Z11, Z20, Z3
+	VPSLLD       $0x17, Z18, Z18
+	VPADDD       Z18, Z3, Z3
+	VMOVAPS.Z    Z3, K1, Z3
+	VADDPS       Z3, Z17, Z17
+	VMOVUPS      Z3, (R8)
 
 vectorDone:
-	VEXTRACTF64X4 $0x01, Z6, Y0
-	VADDPS        Y0, Y6, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X1, X0, X0
-	VPERMILPS     $0x4e, X0, X1
-	VADDPS        X1, X0, X0
-	VPERMILPS     $0xb1, X0, X1
-	VADDPS        X1, X0, X0
-	MOVSS         X0, ret+32(FP)
+	VEXTRACTF64X4 $0x01, Z17, Y3
+	VADDPS        Y3, Y17, Y3
+	VEXTRACTF32X4 $0x01, Y3, X17
+	VADDPS        X17, X3, X3
+	VPERMILPS     $0x4e, X3, X17
+	VADDPS        X17, X3, X3
+	VPERMILPS     $0xb1, X3, X17
+	VADDPS        X17, X3, X3
+	VMOVSS        X3, (SI)
+	ADDQ          $0x04, SI
+	VADDPS        Z19, Z2, Z2
+	ADDQ          CX, AX
+	ADDQ          $0x04, BX
+	DECQ          DX
+	JNZ           row
 	VZEROUPPER
 	RET
 
 // func sumAVX512(x *float32, n int) float64
-// Requires: AVX, AVX512DQ, AVX512F, SSE2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE2
 TEXT ·sumAVX512(SB), NOSPLIT, $0-24
 	MOVQ   x+0(FP), AX
 	MOVQ   n+8(FP), CX
@@ -891,7 +978,7 @@ vector:
 	VADDPD        Z1, Z0, Z0
 	VEXTRACTF64X4 $0x01, Z0, Y1
 	VADDPD        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
+	VEXTRACTF32X4 $0x01, Y0, X1
 	VADDPD        X1, X0, X0
 	VPERMILPD     $0x01, X0, X1
 	VADDPD        X1, X0, X0
@@ -900,7 +987,7 @@ vector:
 	RET
 
 // func squaresAVX512(x *float32, n int, mean float64) float64
-// Requires: AVX, AVX512DQ, AVX512F, SSE2
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, SSE2
 TEXT ·squaresAVX512(SB), NOSPLIT, $0-32
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
@@ -921,7 +1008,7 @@ vector:
 	VADDPD        Z2, Z1, Z1
 	VEXTRACTF64X4 $0x01, Z1, Y0
 	VADDPD        Y0, Y1, Y0
-	VEXTRACTF128  $0x01, Y0, X1
+	VEXTRACTF32X4 $0x01, Y0, X1
 	VADDPD        X1, X0, X0
 	VPERMILPD     $0x01, X0, X1
 	VADDPD        X1, X0, X0
@@ -1039,36 +1126,51 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func scaleAVX512(out *float32, in *float32, n int, factor float32)
+// func scaleAVX512(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·scaleAVX512(SB), NOSPLIT, $0-28
-	MOVQ         out+0(FP), AX
-	MOVQ         in+8(FP), CX
-	MOVQ         n+16(FP), DX
-	VBROADCASTSS factor+24(FP), Z0
-	SUBQ         $0x10, DX
+TEXT ·scaleAVX512(SB), NOSPLIT, $0-56
+	MOVQ out+0(FP), AX
+	MOVQ ldout+8(FP), CX
+	SHLQ $0x02, CX
+	MOVQ in+16(FP), DX
+	MOVQ ldin+24(FP), BX
+	SHLQ $0x02, BX
+	MOVQ rows+32(FP), SI
+	MOVQ factors+48(FP), DI
+
+row:
+	VBROADCASTSS (DI), Z0
+	MOVQ         n+40(FP), R8
+	MOVQ         AX, R9
+	MOVQ         DX, R10
+	SUBQ         $0x10, R8
 	JL           vectorRest
 
 vector:
-	VMOVUPS (CX), Z1
+	VMOVUPS (R10), Z1
 	VMULPS  Z0, Z1, Z1
-	VMOVUPS Z1, (AX)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, CX
-	SUBQ    $0x10, DX
+	VMOVUPS Z1, (R9)
+	ADDQ    $0x40, R9
+	ADDQ    $0x40, R10
+	SUBQ    $0x10, R8
 	JGE     vector
 
 vectorRest:
-	ADDQ      $0x10, DX
+	ADDQ      $0x10, R8
 	JZ        vectorDone
-	MOVL      $0xffffffff, BX
-	BZHIL     DX, BX, BX
-	KMOVW     BX, K1
-	VMOVUPS.Z (CX), K1, Z1
+	MOVL      $0xffffffff, R11
+	BZHIL     R8, R11, R11
+	KMOVW     R11, K1
+	VMOVUPS.Z (R10), K1, Z1
 	VMULPS    Z0, Z1, Z1
-	VMOVUPS   Z1, K1, (AX)
+	VMOVUPS   Z1, K1, (R9)
 
 vectorDone:
+	ADDQ CX, AX
+	ADDQ BX, DX
+	ADDQ $0x04, DI
+	DECQ SI
+	JNZ  row
 	VZEROUPPER
 	RET
 

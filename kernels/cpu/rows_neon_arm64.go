@@ -14,15 +14,17 @@ func geluNEON(x *float32, n int)
 //go:noescape
 func gateGELUNEON(out *float32, in *float32, up *float32, n int)
 
-// scoreMaxNEON returns the largest of n scores row[j]·scale − slope·|position − j|.
+// scoreMaxNEON sets maxima to the largest of the n scores row[j]·scale − slope·|position − j| of each row. The position
+// increases by 1 from row to row.
 //
 //go:noescape
-func scoreMaxNEON(row *float32, n int, scale float32, slope float32, position float32) float32
+func scoreMaxNEON(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
 
-// scoreExpNEON replaces n scores, as in scoreMaxNEON, by e^(score − maximum) and returns their sum.
+// scoreExpNEON replaces the n scores of each row, as in scoreMaxNEON, by e^(score − maximum). It sets sums to the sum of
+// each row.
 //
 //go:noescape
-func scoreExpNEON(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
+func scoreExpNEON(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
 
 // sumNEON adds n values, a positive multiple of 8.
 //
@@ -44,10 +46,10 @@ func standardizeNEON(x *float32, gain *float32, bias *float32, n int, mean float
 //go:noescape
 func rotateNEON(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
-// scaleNEON sets n values of out to in · factor.
+// scaleNEON sets n values in each row of out to the row of in, multiplied by the row's factor.
 //
 //go:noescape
-func scaleNEON(out *float32, in *float32, n int, factor float32)
+func scaleNEON(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 
 // addNEON adds n values of in to out.
 //

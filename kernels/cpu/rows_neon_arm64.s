@@ -116,11 +116,15 @@ DATA c_3f415a5e_bf1b9f1d_3ec63700_be3eff1f_3d7750b4_bbf8b573_bb61c1a8_3afc614e_3
 DATA c_3f415a5e_bf1b9f1d_3ec63700_be3eff1f_3d7750b4_bbf8b573_bb61c1a8_3afc614e_3a12e54e<>+140(SB)/4, $0x3a12e54e
 GLOBL c_3f415a5e_bf1b9f1d_3ec63700_be3eff1f_3d7750b4_bbf8b573_bb61c1a8_3afc614e_3a12e54e<>(SB), RODATA|NOPTR, $144
 
-DATA c_40800000<>+0(SB)/4, $0x40800000
-DATA c_40800000<>+4(SB)/4, $0x40800000
-DATA c_40800000<>+8(SB)/4, $0x40800000
-DATA c_40800000<>+12(SB)/4, $0x40800000
-GLOBL c_40800000<>(SB), RODATA|NOPTR, $16
+DATA c_40800000_3f800000<>+0(SB)/4, $0x40800000
+DATA c_40800000_3f800000<>+4(SB)/4, $0x40800000
+DATA c_40800000_3f800000<>+8(SB)/4, $0x40800000
+DATA c_40800000_3f800000<>+12(SB)/4, $0x40800000
+DATA c_40800000_3f800000<>+16(SB)/4, $0x3f800000
+DATA c_40800000_3f800000<>+20(SB)/4, $0x3f800000
+DATA c_40800000_3f800000<>+24(SB)/4, $0x3f800000
+DATA c_40800000_3f800000<>+28(SB)/4, $0x3f800000
+GLOBL c_40800000_3f800000<>(SB), RODATA|NOPTR, $32
 
 DATA count<>+0(SB)/4, $0x00000000
 DATA count<>+4(SB)/4, $0x3f800000
@@ -470,161 +474,191 @@ value:
 done:
 	RET
 
-// func scoreMaxNEON(row *float32, n int, scale float32, slope float32, position float32) float32
-TEXT ·scoreMaxNEON(SB), NOSPLIT, $0-36
+// func scoreMaxNEON(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
+TEXT ·scoreMaxNEON(SB), NOSPLIT, $0-56
 	MOVD row+0(FP), R0
-	MOVD n+8(FP), R1
-	FMOVS scale+16(FP), F0
+	MOVD ld+8(FP), R1
+	LSL $2, R1
+	MOVD rows+16(FP), R2
+	MOVD maxima+48(FP), R3
+	FMOVS scale+32(FP), F0
 	VDUP V0.S[0], V0.S4
-	FMOVS slope+20(FP), F1
+	FMOVS slope+36(FP), F1
 	VDUP V1.S[0], V1.S4
-	FMOVS position+24(FP), F2
+	FMOVS position+40(FP), F2
 	VDUP V2.S[0], V2.S4
-	MOVD $c_40800000<>(SB), R2
-	FMOVQ 0(R2), F3
-	MOVD $count<>(SB), R3
-	FMOVQ 0(R3), F4
-	WORD $0x4ea4d442 // fsub v2.4s, v2.4s, v4.4s
-	MOVD $lanes<>(SB), R4
-	MOVD $c_ff800000<>(SB), R5
-	FMOVQ 0(R5), F5
-	SUBS $4, R1
+	MOVD $c_40800000_3f800000<>(SB), R4
+	FMOVQ 0(R4), F4
+	FMOVQ 16(R4), F5
+	MOVD $count<>(SB), R5
+	FMOVQ 0(R5), F6
+	WORD $0x4ea6d442 // fsub v2.4s, v2.4s, v6.4s
+	MOVD $lanes<>(SB), R6
+	MOVD $c_ff800000<>(SB), R7
+	FMOVQ 0(R7), F7
+
+row:
+	MOVD n+24(FP), R8
+	MOVD R0, R9
+	VORR V2.B16, V2.B16, V3.B16
+	VORR V7.B16, V7.B16, V8.B16
+	SUBS $4, R8
 	BLT rest
 
 vector:
-	FMOVQ 0(R0), F6
-	WORD $0x6e20dcc6 // fmul v6.4s, v6.4s, v0.4s
-	WORD $0x4ea0f847 // fabs v7.4s, v2.4s
-	WORD $0x4ea7cc26 // fmls v6.4s, v1.4s, v7.4s
-	WORD $0x4ea3d442 // fsub v2.4s, v2.4s, v3.4s
-	WORD $0x4e26f4a5 // fmax v5.4s, v5.4s, v6.4s
-	ADD $16, R0
-	SUBS $4, R1
+	FMOVQ 0(R9), F9
+	WORD $0x6e20dd29 // fmul v9.4s, v9.4s, v0.4s
+	WORD $0x4ea0f86a // fabs v10.4s, v3.4s
+	WORD $0x4eaacc29 // fmls v9.4s, v1.4s, v10.4s
+	WORD $0x4ea4d463 // fsub v3.4s, v3.4s, v4.4s
+	WORD $0x4e29f508 // fmax v8.4s, v8.4s, v9.4s
+	ADD $16, R9
+	SUBS $4, R8
 	BGE vector
 
 rest:
-	ADDS $4, R1
+	ADDS $4, R8
 	BEQ done
-	SUB R1<<2, R4
-	FMOVQ 16(R4), F6
-	FMOVQ 0(R0), F7
-	WORD $0x6e20dce7 // fmul v7.4s, v7.4s, v0.4s
-	WORD $0x4ea0f848 // fabs v8.4s, v2.4s
-	WORD $0x4ea8cc27 // fmls v7.4s, v1.4s, v8.4s
-	WORD $0x4ea3d442 // fsub v2.4s, v2.4s, v3.4s
-	VBIF V6.B16, V5.B16, V7.B16
-	WORD $0x4e27f4a5 // fmax v5.4s, v5.4s, v7.4s
+	SUB R8<<2, R6, R10
+	FMOVQ 16(R10), F9
+	FMOVQ 0(R9), F10
+	WORD $0x6e20dd4a // fmul v10.4s, v10.4s, v0.4s
+	WORD $0x4ea0f86b // fabs v11.4s, v3.4s
+	WORD $0x4eabcc2a // fmls v10.4s, v1.4s, v11.4s
+	WORD $0x4ea4d463 // fsub v3.4s, v3.4s, v4.4s
+	VBIF V9.B16, V8.B16, V10.B16
+	WORD $0x4e2af508 // fmax v8.4s, v8.4s, v10.4s
 
 done:
-	WORD $0x6e30f8a5 // fmaxv s5, v5.4s
-	FMOVS F5, ret+32(FP)
+	WORD $0x6e30f908 // fmaxv s8, v8.4s
+	FMOVS F8, (R3)
+	WORD $0x4e25d442 // fadd v2.4s, v2.4s, v5.4s
+	ADD R1, R0
+	ADD $4, R3
+	SUBS $1, R2
+	BNE row
 	RET
 
-// func scoreExpNEON(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
-TEXT ·scoreExpNEON(SB), NOSPLIT, $0-36
+// func scoreExpNEON(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
+TEXT ·scoreExpNEON(SB), NOSPLIT, $0-64
 	MOVD row+0(FP), R0
-	MOVD n+8(FP), R1
-	FMOVS scale+16(FP), F0
+	MOVD ld+8(FP), R1
+	LSL $2, R1
+	MOVD rows+16(FP), R2
+	MOVD maxima+48(FP), R3
+	FMOVS scale+32(FP), F0
 	VDUP V0.S[0], V0.S4
-	FMOVS slope+20(FP), F1
+	FMOVS slope+36(FP), F1
 	VDUP V1.S[0], V1.S4
-	FMOVS position+24(FP), F2
+	FMOVS position+40(FP), F2
 	VDUP V2.S[0], V2.S4
-	MOVD $c_40800000<>(SB), R2
-	FMOVQ 0(R2), F3
-	MOVD $count<>(SB), R3
-	FMOVQ 0(R3), F4
-	WORD $0x4ea4d442 // fsub v2.4s, v2.4s, v4.4s
-	MOVD $lanes<>(SB), R4
-	MOVD $c_c2ae0000_4b400000_3fb8aa3b_3f318000_b95e8083<>(SB), R5
-	FMOVQ 0(R5), F5
-	FMOVQ 16(R5), F6
-	FMOVQ 32(R5), F7
-	FMOVQ 48(R5), F8
-	FMOVQ 64(R5), F9
-	MOVD $c_3f800000_3f800000_3f000000_3e2aaa6e_3d2aaa8d_3c0905be_3ab6888b<>(SB), R6
-	FMOVS maximum+28(FP), F10
-	VDUP V10.S[0], V10.S4
-	VEOR V11.B16, V11.B16, V11.B16
-	SUBS $4, R1
+	MOVD $c_40800000_3f800000<>(SB), R4
+	FMOVQ 0(R4), F4
+	FMOVQ 16(R4), F5
+	MOVD $count<>(SB), R5
+	FMOVQ 0(R5), F6
+	WORD $0x4ea6d442 // fsub v2.4s, v2.4s, v6.4s
+	MOVD $lanes<>(SB), R6
+	MOVD $c_c2ae0000_4b400000_3fb8aa3b_3f318000_b95e8083<>(SB), R7
+	FMOVQ 0(R7), F7
+	FMOVQ 16(R7), F8
+	FMOVQ 32(R7), F9
+	FMOVQ 48(R7), F10
+	FMOVQ 64(R7), F11
+	MOVD $c_3f800000_3f800000_3f000000_3e2aaa6e_3d2aaa8d_3c0905be_3ab6888b<>(SB), R8
+	MOVD sums+56(FP), R9
+
+row:
+	MOVD n+24(FP), R10
+	MOVD R0, R11
+	VORR V2.B16, V2.B16, V3.B16
+	FMOVS (R3), F12
+	VDUP V12.S[0], V12.S4
+	VEOR V13.B16, V13.B16, V13.B16
+	SUBS $4, R10
 	BLT rest
 
 vector:
-	FMOVQ 0(R0), F12
-	WORD $0x6e20dd8c // fmul v12.4s, v12.4s, v0.4s
-	WORD $0x4ea0f84d // fabs v13.4s, v2.4s
-	WORD $0x4eadcc2c // fmls v12.4s, v1.4s, v13.4s
-	WORD $0x4ea3d442 // fsub v2.4s, v2.4s, v3.4s
-	WORD $0x4eaad58c // fsub v12.4s, v12.4s, v10.4s
-	WORD $0x4e25f58c // fmax v12.4s, v12.4s, v5.4s
-	VORR V6.B16, V6.B16, V15.B16
-	WORD $0x4e27cd8f // fmla v15.4s, v12.4s, v7.4s
-	WORD $0x4ea6d5ee // fsub v14.4s, v15.4s, v6.4s
-	WORD $0x4ea8cdcc // fmls v12.4s, v14.4s, v8.4s
-	WORD $0x4ea9cdcc // fmls v12.4s, v14.4s, v9.4s
-	FMOVQ 96(R6), F16
-	FMOVQ 80(R6), F17
-	WORD $0x4e2cce11 // fmla v17.4s, v16.4s, v12.4s
-	FMOVQ 64(R6), F16
-	WORD $0x4e2cce30 // fmla v16.4s, v17.4s, v12.4s
-	FMOVQ 48(R6), F17
-	WORD $0x4e2cce11 // fmla v17.4s, v16.4s, v12.4s
-	FMOVQ 32(R6), F16
-	WORD $0x4e2cce30 // fmla v16.4s, v17.4s, v12.4s
-	FMOVQ 16(R6), F17
-	WORD $0x4e2cce11 // fmla v17.4s, v16.4s, v12.4s
-	FMOVQ 0(R6), F16
-	WORD $0x4e2cce30 // fmla v16.4s, v17.4s, v12.4s
-	VORR V16.B16, V16.B16, V12.B16
-	VSHL $23, V15.S4, V15.S4
-	VADD V15.S4, V12.S4, V12.S4
-	WORD $0x4e2cd56b // fadd v11.4s, v11.4s, v12.4s
-	FMOVQ F12, 0(R0)
-	ADD $16, R0
-	SUBS $4, R1
+	FMOVQ 0(R11), F14
+	WORD $0x6e20ddce // fmul v14.4s, v14.4s, v0.4s
+	WORD $0x4ea0f86f // fabs v15.4s, v3.4s
+	WORD $0x4eafcc2e // fmls v14.4s, v1.4s, v15.4s
+	WORD $0x4ea4d463 // fsub v3.4s, v3.4s, v4.4s
+	WORD $0x4eacd5ce // fsub v14.4s, v14.4s, v12.4s
+	WORD $0x4e27f5ce // fmax v14.4s, v14.4s, v7.4s
+	VORR V8.B16, V8.B16, V17.B16
+	WORD $0x4e29cdd1 // fmla v17.4s, v14.4s, v9.4s
+	WORD $0x4ea8d630 // fsub v16.4s, v17.4s, v8.4s
+	WORD $0x4eaace0e // fmls v14.4s, v16.4s, v10.4s
+	WORD $0x4eabce0e // fmls v14.4s, v16.4s, v11.4s
+	FMOVQ 96(R8), F18
+	FMOVQ 80(R8), F19
+	WORD $0x4e2ece53 // fmla v19.4s, v18.4s, v14.4s
+	FMOVQ 64(R8), F18
+	WORD $0x4e2ece72 // fmla v18.4s, v19.4s, v14.4s
+	FMOVQ 48(R8), F19
+	WORD $0x4e2ece53 // fmla v19.4s, v18.4s, v14.4s
+	FMOVQ 32(R8), F18
+	WORD $0x4e2ece72 // fmla v18.4s, v19.4s, v14.4s
+	FMOVQ 16(R8), F19
+	WORD $0x4e2ece53 // fmla v19.4s, v18.4s, v14.4s
+	FMOVQ 0(R8), F18
+	WORD $0x4e2ece72 // fmla v18.4s, v19.4s, v14.4s
+	VORR V18.B16, V18.B16, V14.B16
+	VSHL $23, V17.S4, V17.S4
+	VADD V17.S4, V14.S4, V14.S4
+	WORD $0x4e2ed5ad // fadd v13.4s, v13.4s, v14.4s
+	FMOVQ F14, 0(R11)
+	ADD $16, R11
+	SUBS $4, R10
 	BGE vector
 
 rest:
-	ADDS $4, R1
+	ADDS $4, R10
 	BEQ done
-	SUB R1<<2, R4
-	FMOVQ 16(R4), F12
-	FMOVQ 0(R0), F13
-	WORD $0x6e20ddad // fmul v13.4s, v13.4s, v0.4s
-	WORD $0x4ea0f84e // fabs v14.4s, v2.4s
-	WORD $0x4eaecc2d // fmls v13.4s, v1.4s, v14.4s
-	WORD $0x4ea3d442 // fsub v2.4s, v2.4s, v3.4s
-	WORD $0x4eaad5ad // fsub v13.4s, v13.4s, v10.4s
-	WORD $0x4e25f5ad // fmax v13.4s, v13.4s, v5.4s
-	VORR V6.B16, V6.B16, V16.B16
-	WORD $0x4e27cdb0 // fmla v16.4s, v13.4s, v7.4s
-	WORD $0x4ea6d60f // fsub v15.4s, v16.4s, v6.4s
-	WORD $0x4ea8cded // fmls v13.4s, v15.4s, v8.4s
-	WORD $0x4ea9cded // fmls v13.4s, v15.4s, v9.4s
-	FMOVQ 96(R6), F17
-	FMOVQ 80(R6), F18
-	WORD $0x4e2dce32 // fmla v18.4s, v17.4s, v13.4s
-	FMOVQ 64(R6), F17
-	WORD $0x4e2dce51 // fmla v17.4s, v18.4s, v13.4s
-	FMOVQ 48(R6), F18
-	WORD $0x4e2dce32 // fmla v18.4s, v17.4s, v13.4s
-	FMOVQ 32(R6), F17
-	WORD $0x4e2dce51 // fmla v17.4s, v18.4s, v13.4s
-	FMOVQ 16(R6), F18
-	WORD $0x4e2dce32 // fmla v18.4s, v17.4s, v13.4s
-	FMOVQ 0(R6), F17
-	WORD $0x4e2dce51 // fmla v17.4s, v18.4s, v13.4s
-	VORR V17.B16, V17.B16, V13.B16
-	VSHL $23, V16.S4, V16.S4
-	VADD V16.S4, V13.S4, V13.S4
-	VAND V12.B16, V13.B16, V13.B16
-	WORD $0x4e2dd56b // fadd v11.4s, v11.4s, v13.4s
-	FMOVQ F13, 0(R0)
+	SUB R10<<2, R6, R12
+	FMOVQ 16(R12), F14
+	FMOVQ 0(R11), F15
+	WORD $0x6e20ddef // fmul v15.4s, v15.4s, v0.4s
+	WORD $0x4ea0f870 // fabs v16.4s, v3.4s
+	WORD $0x4eb0cc2f // fmls v15.4s, v1.4s, v16.4s
+	WORD $0x4ea4d463 // fsub v3.4s, v3.4s, v4.4s
+	WORD $0x4eacd5ef // fsub v15.4s, v15.4s, v12.4s
+	WORD $0x4e27f5ef // fmax v15.4s, v15.4s, v7.4s
+	VORR V8.B16, V8.B16, V18.B16
+	WORD $0x4e29cdf2 // fmla v18.4s, v15.4s, v9.4s
+	WORD $0x4ea8d651 // fsub v17.4s, v18.4s, v8.4s
+	WORD $0x4eaace2f // fmls v15.4s, v17.4s, v10.4s
+	WORD $0x4eabce2f // fmls v15.4s, v17.4s, v11.4s
+	FMOVQ 96(R8), F19
+	FMOVQ 80(R8), F20
+	WORD $0x4e2fce74 // fmla v20.4s, v19.4s, v15.4s
+	FMOVQ 64(R8), F19
+	WORD $0x4e2fce93 // fmla v19.4s, v20.4s, v15.4s
+	FMOVQ 48(R8), F20
+	WORD $0x4e2fce74 // fmla v20.4s, v19.4s, v15.4s
+	FMOVQ 32(R8), F19
+	WORD $0x4e2fce93 // fmla v19.4s, v20.4s, v15.4s
+	FMOVQ 16(R8), F20
+	WORD $0x4e2fce74 // fmla v20.4s, v19.4s, v15.4s
+	FMOVQ 0(R8), F19
+	WORD $0x4e2fce93 // fmla v19.4s, v20.4s, v15.4s
+	VORR V19.B16, V19.B16, V15.B16
+	VSHL $23, V18.S4, V18.S4
+	VADD V18.S4, V15.S4, V15.S4
+	VAND V14.B16, V15.B16, V15.B16
+	WORD $0x4e2fd5ad // fadd v13.4s, v13.4s, v15.4s
+	FMOVQ F15, 0(R11)
 
 done:
-	WORD $0x6e2bd56b // faddp v11.4s, v11.4s, v11.4s
-	WORD $0x6e2bd56b // faddp v11.4s, v11.4s, v11.4s
-	FMOVS F11, ret+32(FP)
+	WORD $0x6e2dd5ad // faddp v13.4s, v13.4s, v13.4s
+	WORD $0x6e2dd5ad // faddp v13.4s, v13.4s, v13.4s
+	FMOVS.P F13, 4(R9)
+	WORD $0x4e25d442 // fadd v2.4s, v2.4s, v5.4s
+	ADD R1, R0
+	ADD $4, R3
+	SUBS $1, R2
+	BNE row
 	RET
 
 // func sumNEON(x *float32, n int) float64
@@ -809,39 +843,53 @@ done:
 	BNE head
 	RET
 
-// func scaleNEON(out *float32, in *float32, n int, factor float32)
-TEXT ·scaleNEON(SB), NOSPLIT, $0-28
+// func scaleNEON(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
+TEXT ·scaleNEON(SB), NOSPLIT, $0-56
 	MOVD out+0(FP), R0
-	MOVD in+8(FP), R1
-	MOVD n+16(FP), R2
-	FMOVS factor+24(FP), F0
+	MOVD ldout+8(FP), R1
+	LSL $2, R1
+	MOVD in+16(FP), R2
+	MOVD ldin+24(FP), R3
+	LSL $2, R3
+	MOVD rows+32(FP), R4
+	MOVD factors+48(FP), R5
+
+row:
+	FMOVS.P 4(R5), F0
 	VDUP V0.S[0], V0.S4
-	SUBS $4, R2
+	MOVD n+40(FP), R6
+	MOVD R0, R7
+	MOVD R2, R8
+	SUBS $4, R6
 	BLT rest
 
 vector:
-	FMOVQ (R1), F1
+	FMOVQ (R8), F1
 	WORD $0x6e20dc21 // fmul v1.4s, v1.4s, v0.4s
-	FMOVQ F1, (R0)
-	ADD $16, R0
-	ADD $16, R1
-	SUBS $4, R2
+	FMOVQ F1, (R7)
+	ADD $16, R7
+	ADD $16, R8
+	SUBS $4, R6
 	BGE vector
 
 rest:
-	ADDS $3, R2
+	ADDS $3, R6
 	BLT done
 
 value:
-	FMOVS (R1), F1
+	FMOVS (R8), F1
 	WORD $0x6e20dc21 // fmul v1.4s, v1.4s, v0.4s
-	FMOVS F1, (R0)
-	ADD $4, R0
-	ADD $4, R1
-	SUBS $1, R2
+	FMOVS F1, (R7)
+	ADD $4, R7
+	ADD $4, R8
+	SUBS $1, R6
 	BGE value
 
 done:
+	ADD R1, R0
+	ADD R3, R2
+	SUBS $1, R4
+	BNE row
 	RET
 
 // func addNEON(out *float32, in *float32, n int)

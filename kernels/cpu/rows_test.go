@@ -50,7 +50,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
 			// The factor y, which is up to 4, multiplies the error of GELU.
 			{"gate by GELU", 16, func(v *variant, out []float32, from, to int) { v.gateGELU(out, x[from:to], y[from:to]) }},
-			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
+			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, 0, x[from:to], 0, to-from, []float32{0.3}) }},
 			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
 		}
 		for _, op := range elementwise {
@@ -73,21 +73,36 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		// The gain y, which is up to 4, multiplies the error, and the bias z may cancel the product.
 		near(t, v.name+" normalize", out, want, 16)
 
-		row := guarded(t, (n+panelCols-1)&^(panelCols-1), atEnd)
-		fill(row, seed)
-		copy(row, x)
-		for i := n; i < len(row); i++ {
-			row[i] = float32(math.NaN()) // padding, which must not affect the result
+		const queries = 3
+		ld := (n + panelCols - 1) &^ (panelCols - 1)
+		rows := guarded(t, queries*ld, atEnd)
+		for i := range rows {
+			rows[i] = float32(math.NaN()) // the padding, which must not affect the result
 		}
-		want = append([]float32(nil), row...)
+		for r := range queries {
+			fill(rows[r*ld:][:n], seed+uint64(r))
+		}
+		want = append([]float32(nil), rows...)
 		position := float32(n / 3)
-		maximum, wantMax := v.scoreMax(row, n, 0.7, 0.1, position), plain.scoreMax(want, n, 0.7, 0.1, position)
-		near(t, v.name+" maximum", []float32{maximum}, []float32{wantMax}, 4)
-		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantMax), plain.scoreExp(want, n, 0.7, 0.1, position, wantMax)
+		maxima, wantMaxima := guarded(t, queries, atEnd), make([]float32, queries)
+		v.scoreMax(rows, ld, n, 0.7, 0.1, position, maxima)
+		plain.scoreMax(want, ld, n, 0.7, 0.1, position, wantMaxima)
+		near(t, v.name+" maximum", maxima, wantMaxima, 4)
+		sums, wantSums := guarded(t, queries, atEnd), make([]float32, queries)
+		copy(maxima, wantMaxima)
+		v.scoreExp(rows, ld, n, 0.7, 0.1, position, maxima, sums)
+		plain.scoreExp(want, ld, n, 0.7, 0.1, position, wantMaxima, wantSums)
 		// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
 		// one lane of a vector adds up to n/8 weights.
-		near(t, v.name+" weights", row[:n], want[:n], 32)
-		near(t, v.name+" sum", []float32{sum}, []float32{wantSum}, 32)
+		for r := range queries {
+			near(t, v.name+" weights", rows[r*ld:][:n], want[r*ld:][:n], 32)
+		}
+		near(t, v.name+" sum", sums, wantSums, 32)
+
+		scaled, wantScaled := guarded(t, queries*n, atEnd), make([]float32, queries*n)
+		v.scale(scaled, n, rows, ld, n, sums)
+		plain.scale(wantScaled, n, rows, ld, n, sums)
+		near(t, v.name+" scale of rows", scaled, wantScaled, 0)
 
 		const heads = 3
 		rotated, half := take(heads*2*n, seed), n

@@ -41,6 +41,7 @@ type scratch struct {
 	converted []float32 // maxPanels panels of a block, converted from bfloat16 to float32
 	scores    []float32 // blockQueries rows of scores
 	row       []float32 // a row in float32, of a matrix that is stored only as bfloat16
+	queries   softmaxRows
 }
 
 // Compile allocates the slots of the program's plan and prepares every operation.

@@ -7,79 +7,79 @@ package cpu
 // tile1x16AVX512 is a tileFunc for 1 row and 1 panel.
 //
 //go:noescape
-func tile1x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile1x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile1x32AVX512 is a tileFunc for 1 row and 2 neighbouring panels.
 //
 //go:noescape
-func tile1x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile1x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile2x16AVX512 is a tileFunc for 2 rows and 1 panel.
 //
 //go:noescape
-func tile2x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile2x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile2x32AVX512 is a tileFunc for 2 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile2x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile2x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile3x16AVX512 is a tileFunc for 3 rows and 1 panel.
 //
 //go:noescape
-func tile3x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile3x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile3x32AVX512 is a tileFunc for 3 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile3x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile3x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile4x16AVX512 is a tileFunc for 4 rows and 1 panel.
 //
 //go:noescape
-func tile4x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile4x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile4x32AVX512 is a tileFunc for 4 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile4x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile4x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile5x16AVX512 is a tileFunc for 5 rows and 1 panel.
 //
 //go:noescape
-func tile5x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile5x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile5x32AVX512 is a tileFunc for 5 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile5x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile5x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile6x16AVX512 is a tileFunc for 6 rows and 1 panel.
 //
 //go:noescape
-func tile6x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile6x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile6x32AVX512 is a tileFunc for 6 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile6x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile6x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile8x16AVX512 is a tileFunc for 8 rows and 1 panel.
 //
 //go:noescape
-func tile8x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile8x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile8x32AVX512 is a tileFunc for 8 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile8x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile8x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile12x16AVX512 is a tileFunc for 12 rows and 1 panel.
 //
 //go:noescape
-func tile12x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile12x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile12x32AVX512 is a tileFunc for 12 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile12x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile12x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)

@@ -4,18 +4,29 @@
 
 #include "textflag.h"
 
-// func tile1x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile1x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile1x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), AX
-	MOVQ   panel+56(FP), CX
-	MOVQ   ahead+72(FP), DX
-	ADDQ   CX, DX
-	MOVQ   a+40(FP), BX
+TEXT ·tile1x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), DI
+	MOVQ       ldout+8(FP), R8
+	SHLQ       $0x02, R8
+	PREFETCHT0 (DI)
+
+fetched:
 	VXORPS Z0, Z0, Z0
-	SUBQ   $0x04, AX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
@@ -36,11 +47,11 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+128, DX
-	SUBQ         $0x04, AX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, AX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
@@ -49,704 +60,893 @@ single:
 	LONG $0x4876f262; WORD $0xc252 // VDPBF16PS Z2, Z1, Z0
 	ADDQ         $+64, CX
 	ADDQ         $+4, BX
-	DECQ         AX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z1
+	VMOVUPS (CX), Z1
 	VADDPS  Z1, Z0, Z0
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), CX
-	MOVQ   ldadd+24(FP), DX
-	SHLQ   $0x02, DX
-	TESTQ  CX, CX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (CX), Z0, Z0
+	VADDPS (DI), Z0, Z0
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x01, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile1x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile1x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile1x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), AX
-	MOVQ   panel+56(FP), CX
-	IMUL3Q $0x40, AX, DX
-	ADDQ   CX, DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   CX, BX
-	MOVQ   a+40(FP), SI
+TEXT ·tile1x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, SI, DI
+	ADDQ       CX, DI
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-	SUBQ   $0x04, AX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
 	VMOVUPS      (CX), Z2
-	VMOVUPS      (DX), Z3
-	VBROADCASTSS (SI), Z4
+	VMOVUPS      (DI), Z3
+	VBROADCASTSS (BX), Z4
 	LONG $0x486ef262; WORD $0xc452 // VDPBF16PS Z4, Z2, Z0
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	PREFETCHT1   (BX)
+	PREFETCHT1   (DX)
 	VMOVUPS      64(CX), Z2
-	VMOVUPS      64(DX), Z3
-	VBROADCASTSS 4(SI), Z4
+	VMOVUPS      64(DI), Z3
+	VBROADCASTSS 4(BX), Z4
 	LONG $0x486ef262; WORD $0xc452 // VDPBF16PS Z4, Z2, Z0
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
 	VMOVUPS      128(CX), Z2
-	VMOVUPS      128(DX), Z3
-	VBROADCASTSS 8(SI), Z4
+	VMOVUPS      128(DI), Z3
+	VBROADCASTSS 8(BX), Z4
 	LONG $0x486ef262; WORD $0xc452 // VDPBF16PS Z4, Z2, Z0
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	PREFETCHT1   64(BX)
+	PREFETCHT1   64(DX)
 	VMOVUPS      192(CX), Z2
-	VMOVUPS      192(DX), Z3
-	VBROADCASTSS 12(SI), Z4
+	VMOVUPS      192(DI), Z3
+	VBROADCASTSS 12(BX), Z4
 	LONG $0x486ef262; WORD $0xc452 // VDPBF16PS Z4, Z2, Z0
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
 	ADDQ         $+256, CX
-	ADDQ         $+256, DX
-	ADDQ         $+16, SI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, AX
+	ADDQ         $+256, DI
+	ADDQ         $+16, BX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, AX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
 	VMOVUPS      (CX), Z2
-	VMOVUPS      (DX), Z3
-	VBROADCASTSS (SI), Z4
+	VMOVUPS      (DI), Z3
+	VBROADCASTSS (BX), Z4
 	LONG $0x486ef262; WORD $0xc452 // VDPBF16PS Z4, Z2, Z0
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
 	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	ADDQ         $+4, SI
-	DECQ         AX
+	ADDQ         $+64, DI
+	ADDQ         $+4, BX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z2
+	VMOVUPS (CX), Z2
 	VADDPS  Z2, Z0, Z0
-	VMOVUPS 64(AX), Z3
+	VMOVUPS 64(CX), Z3
 	VADDPS  Z3, Z1, Z1
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), CX
-	MOVQ   ldadd+24(FP), DX
-	SHLQ   $0x02, DX
-	TESTQ  CX, CX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (CX), Z0, Z0
-	VADDPS 64(CX), Z1, Z1
+	VADDPS (DI), Z0, Z0
+	VADDPS 64(DI), Z1, Z1
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x01, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile2x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile2x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile2x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
+TEXT ·tile2x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), DI
+	MOVQ       ldout+8(FP), R8
+	SHLQ       $0x02, R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z2
-	VBROADCASTSS (SI), Z3
+	VMOVUPS      (CX), Z2
+	VBROADCASTSS (BX), Z3
 	LONG $0x486ef262; WORD $0xc352 // VDPBF16PS Z3, Z2, Z0
-	VBROADCASTSS (SI)(AX*1), Z3
+	VBROADCASTSS (BX)(AX*1), Z3
 	LONG $0x486ef262; WORD $0xcb52 // VDPBF16PS Z3, Z2, Z1
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z2
-	VBROADCASTSS 4(SI), Z3
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z2
+	VBROADCASTSS 4(BX), Z3
 	LONG $0x486ef262; WORD $0xc352 // VDPBF16PS Z3, Z2, Z0
-	VBROADCASTSS 4(SI)(AX*1), Z3
+	VBROADCASTSS 4(BX)(AX*1), Z3
 	LONG $0x486ef262; WORD $0xcb52 // VDPBF16PS Z3, Z2, Z1
-	VMOVUPS      128(DX), Z2
-	VBROADCASTSS 8(SI), Z3
+	VMOVUPS      128(CX), Z2
+	VBROADCASTSS 8(BX), Z3
 	LONG $0x486ef262; WORD $0xc352 // VDPBF16PS Z3, Z2, Z0
-	VBROADCASTSS 8(SI)(AX*1), Z3
+	VBROADCASTSS 8(BX)(AX*1), Z3
 	LONG $0x486ef262; WORD $0xcb52 // VDPBF16PS Z3, Z2, Z1
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z2
-	VBROADCASTSS 12(SI), Z3
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z2
+	VBROADCASTSS 12(BX), Z3
 	LONG $0x486ef262; WORD $0xc352 // VDPBF16PS Z3, Z2, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z3
+	VBROADCASTSS 12(BX)(AX*1), Z3
 	LONG $0x486ef262; WORD $0xcb52 // VDPBF16PS Z3, Z2, Z1
-	ADDQ         $+256, DX
-	ADDQ         $+16, SI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z2
-	VBROADCASTSS (SI), Z3
+	VMOVUPS      (CX), Z2
+	VBROADCASTSS (BX), Z3
 	LONG $0x486ef262; WORD $0xc352 // VDPBF16PS Z3, Z2, Z0
-	VBROADCASTSS (SI)(AX*1), Z3
+	VBROADCASTSS (BX)(AX*1), Z3
 	LONG $0x486ef262; WORD $0xcb52 // VDPBF16PS Z3, Z2, Z1
-	ADDQ         $+64, DX
-	ADDQ         $+4, SI
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z2
+	VMOVUPS (CX), Z2
 	VADDPS  Z2, Z0, Z0
 	VADDPS  Z2, Z1, Z1
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
+	VADDPS (DI), Z0, Z0
+	ADDQ   R8, DI
+	VADDPS (DI), Z1, Z1
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    SI, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x02, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile2x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile2x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile2x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
+TEXT ·tile2x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, SI, DI
+	ADDQ       CX, DI
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      (BX), Z5
-	VBROADCASTSS (DI), Z6
+	VMOVUPS      (CX), Z4
+	VMOVUPS      (DI), Z5
+	VBROADCASTSS (BX), Z6
 	LONG $0x485ef262; WORD $0xc652 // VDPBF16PS Z6, Z4, Z0
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS (DI)(AX*1), Z6
+	VBROADCASTSS (BX)(AX*1), Z6
 	LONG $0x485ef262; WORD $0xd652 // VDPBF16PS Z6, Z4, Z2
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z4
-	VMOVUPS      64(BX), Z5
-	VBROADCASTSS 4(DI), Z6
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z4
+	VMOVUPS      64(DI), Z5
+	VBROADCASTSS 4(BX), Z6
 	LONG $0x485ef262; WORD $0xc652 // VDPBF16PS Z6, Z4, Z0
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 4(DI)(AX*1), Z6
+	VBROADCASTSS 4(BX)(AX*1), Z6
 	LONG $0x485ef262; WORD $0xd652 // VDPBF16PS Z6, Z4, Z2
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VMOVUPS      128(DX), Z4
-	VMOVUPS      128(BX), Z5
-	VBROADCASTSS 8(DI), Z6
+	VMOVUPS      128(CX), Z4
+	VMOVUPS      128(DI), Z5
+	VBROADCASTSS 8(BX), Z6
 	LONG $0x485ef262; WORD $0xc652 // VDPBF16PS Z6, Z4, Z0
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 8(DI)(AX*1), Z6
+	VBROADCASTSS 8(BX)(AX*1), Z6
 	LONG $0x485ef262; WORD $0xd652 // VDPBF16PS Z6, Z4, Z2
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z4
-	VMOVUPS      192(BX), Z5
-	VBROADCASTSS 12(DI), Z6
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z4
+	VMOVUPS      192(DI), Z5
+	VBROADCASTSS 12(BX), Z6
 	LONG $0x485ef262; WORD $0xc652 // VDPBF16PS Z6, Z4, Z0
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z6
+	VBROADCASTSS 12(BX)(AX*1), Z6
 	LONG $0x485ef262; WORD $0xd652 // VDPBF16PS Z6, Z4, Z2
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
-	ADDQ         $+16, DI
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+256, DI
+	ADDQ         $+16, BX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      (BX), Z5
-	VBROADCASTSS (DI), Z6
+	VMOVUPS      (CX), Z4
+	VMOVUPS      (DI), Z5
+	VBROADCASTSS (BX), Z6
 	LONG $0x485ef262; WORD $0xc652 // VDPBF16PS Z6, Z4, Z0
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS (DI)(AX*1), Z6
+	VBROADCASTSS (BX)(AX*1), Z6
 	LONG $0x485ef262; WORD $0xd652 // VDPBF16PS Z6, Z4, Z2
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+4, DI
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+64, DI
+	ADDQ         $+4, BX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z4
+	VMOVUPS (CX), Z4
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z4, Z2, Z2
-	VMOVUPS 64(AX), Z5
+	VMOVUPS 64(CX), Z5
 	VADDPS  Z5, Z1, Z1
 	VADDPS  Z5, Z3, Z3
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
+	VADDPS (DI), Z0, Z0
+	VADDPS 64(DI), Z1, Z1
+	ADDQ   R8, DI
+	VADDPS (DI), Z2, Z2
+	VADDPS 64(DI), Z3, Z3
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    SI, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x02, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile3x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile3x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile3x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
+TEXT ·tile3x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), DI
+	MOVQ       ldout+8(FP), R8
+	SHLQ       $0x02, R8
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+	ADDQ       R8, DI
+	PREFETCHT0 (DI)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z3
-	VBROADCASTSS (SI), Z4
+	VMOVUPS      (CX), Z3
+	VBROADCASTSS (BX), Z4
 	LONG $0x4866f262; WORD $0xc452 // VDPBF16PS Z4, Z3, Z0
-	VBROADCASTSS (SI)(AX*1), Z4
+	VBROADCASTSS (BX)(AX*1), Z4
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	VBROADCASTSS (SI)(AX*2), Z4
+	VBROADCASTSS (BX)(AX*2), Z4
 	LONG $0x4866f262; WORD $0xd452 // VDPBF16PS Z4, Z3, Z2
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z3
-	VBROADCASTSS 4(SI), Z4
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z3
+	VBROADCASTSS 4(BX), Z4
 	LONG $0x4866f262; WORD $0xc452 // VDPBF16PS Z4, Z3, Z0
-	VBROADCASTSS 4(SI)(AX*1), Z4
+	VBROADCASTSS 4(BX)(AX*1), Z4
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	VBROADCASTSS 4(SI)(AX*2), Z4
+	VBROADCASTSS 4(BX)(AX*2), Z4
 	LONG $0x4866f262; WORD $0xd452 // VDPBF16PS Z4, Z3, Z2
-	VMOVUPS      128(DX), Z3
-	VBROADCASTSS 8(SI), Z4
+	VMOVUPS      128(CX), Z3
+	VBROADCASTSS 8(BX), Z4
 	LONG $0x4866f262; WORD $0xc452 // VDPBF16PS Z4, Z3, Z0
-	VBROADCASTSS 8(SI)(AX*1), Z4
+	VBROADCASTSS 8(BX)(AX*1), Z4
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	VBROADCASTSS 8(SI)(AX*2), Z4
+	VBROADCASTSS 8(BX)(AX*2), Z4
 	LONG $0x4866f262; WORD $0xd452 // VDPBF16PS Z4, Z3, Z2
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z3
-	VBROADCASTSS 12(SI), Z4
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z3
+	VBROADCASTSS 12(BX), Z4
 	LONG $0x4866f262; WORD $0xc452 // VDPBF16PS Z4, Z3, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z4
+	VBROADCASTSS 12(BX)(AX*1), Z4
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z4
+	VBROADCASTSS 12(BX)(AX*2), Z4
 	LONG $0x4866f262; WORD $0xd452 // VDPBF16PS Z4, Z3, Z2
-	ADDQ         $+256, DX
-	ADDQ         $+16, SI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z3
-	VBROADCASTSS (SI), Z4
+	VMOVUPS      (CX), Z3
+	VBROADCASTSS (BX), Z4
 	LONG $0x4866f262; WORD $0xc452 // VDPBF16PS Z4, Z3, Z0
-	VBROADCASTSS (SI)(AX*1), Z4
+	VBROADCASTSS (BX)(AX*1), Z4
 	LONG $0x4866f262; WORD $0xcc52 // VDPBF16PS Z4, Z3, Z1
-	VBROADCASTSS (SI)(AX*2), Z4
+	VBROADCASTSS (BX)(AX*2), Z4
 	LONG $0x4866f262; WORD $0xd452 // VDPBF16PS Z4, Z3, Z2
-	ADDQ         $+64, DX
-	ADDQ         $+4, SI
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z3
+	VMOVUPS (CX), Z3
 	VADDPS  Z3, Z0, Z0
 	VADDPS  Z3, Z1, Z1
 	VADDPS  Z3, Z2, Z2
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
+	VADDPS (DI), Z0, Z0
+	ADDQ   R8, DI
+	VADDPS (DI), Z1, Z1
+	ADDQ   R8, DI
+	VADDPS (DI), Z2, Z2
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    SI, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    SI, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x03, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile3x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile3x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile3x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
+TEXT ·tile3x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+
+tile:
+	MOVQ       k+64(FP), SI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, SI, DI
+	ADDQ       CX, DI
+	CMPQ       SI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, SI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z6
-	VMOVUPS      (BX), Z7
-	VBROADCASTSS (DI), Z8
+	VMOVUPS      (CX), Z6
+	VMOVUPS      (DI), Z7
+	VBROADCASTSS (BX), Z8
 	LONG $0x484ed262; WORD $0xc052 // VDPBF16PS Z8, Z6, Z0
 	LONG $0x4846d262; WORD $0xc852 // VDPBF16PS Z8, Z7, Z1
-	VBROADCASTSS (DI)(AX*1), Z8
+	VBROADCASTSS (BX)(AX*1), Z8
 	LONG $0x484ed262; WORD $0xd052 // VDPBF16PS Z8, Z6, Z2
 	LONG $0x4846d262; WORD $0xd852 // VDPBF16PS Z8, Z7, Z3
-	VBROADCASTSS (DI)(AX*2), Z8
+	VBROADCASTSS (BX)(AX*2), Z8
 	LONG $0x484ed262; WORD $0xe052 // VDPBF16PS Z8, Z6, Z4
 	LONG $0x4846d262; WORD $0xe852 // VDPBF16PS Z8, Z7, Z5
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z6
-	VMOVUPS      64(BX), Z7
-	VBROADCASTSS 4(DI), Z8
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z6
+	VMOVUPS      64(DI), Z7
+	VBROADCASTSS 4(BX), Z8
 	LONG $0x484ed262; WORD $0xc052 // VDPBF16PS Z8, Z6, Z0
 	LONG $0x4846d262; WORD $0xc852 // VDPBF16PS Z8, Z7, Z1
-	VBROADCASTSS 4(DI)(AX*1), Z8
+	VBROADCASTSS 4(BX)(AX*1), Z8
 	LONG $0x484ed262; WORD $0xd052 // VDPBF16PS Z8, Z6, Z2
 	LONG $0x4846d262; WORD $0xd852 // VDPBF16PS Z8, Z7, Z3
-	VBROADCASTSS 4(DI)(AX*2), Z8
+	VBROADCASTSS 4(BX)(AX*2), Z8
 	LONG $0x484ed262; WORD $0xe052 // VDPBF16PS Z8, Z6, Z4
 	LONG $0x4846d262; WORD $0xe852 // VDPBF16PS Z8, Z7, Z5
-	VMOVUPS      128(DX), Z6
-	VMOVUPS      128(BX), Z7
-	VBROADCASTSS 8(DI), Z8
+	VMOVUPS      128(CX), Z6
+	VMOVUPS      128(DI), Z7
+	VBROADCASTSS 8(BX), Z8
 	LONG $0x484ed262; WORD $0xc052 // VDPBF16PS Z8, Z6, Z0
 	LONG $0x4846d262; WORD $0xc852 // VDPBF16PS Z8, Z7, Z1
-	VBROADCASTSS 8(DI)(AX*1), Z8
+	VBROADCASTSS 8(BX)(AX*1), Z8
 	LONG $0x484ed262; WORD $0xd052 // VDPBF16PS Z8, Z6, Z2
 	LONG $0x4846d262; WORD $0xd852 // VDPBF16PS Z8, Z7, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z8
+	VBROADCASTSS 8(BX)(AX*2), Z8
 	LONG $0x484ed262; WORD $0xe052 // VDPBF16PS Z8, Z6, Z4
 	LONG $0x4846d262; WORD $0xe852 // VDPBF16PS Z8, Z7, Z5
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z6
-	VMOVUPS      192(BX), Z7
-	VBROADCASTSS 12(DI), Z8
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z6
+	VMOVUPS      192(DI), Z7
+	VBROADCASTSS 12(BX), Z8
 	LONG $0x484ed262; WORD $0xc052 // VDPBF16PS Z8, Z6, Z0
 	LONG $0x4846d262; WORD $0xc852 // VDPBF16PS Z8, Z7, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z8
+	VBROADCASTSS 12(BX)(AX*1), Z8
 	LONG $0x484ed262; WORD $0xd052 // VDPBF16PS Z8, Z6, Z2
 	LONG $0x4846d262; WORD $0xd852 // VDPBF16PS Z8, Z7, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z8
+	VBROADCASTSS 12(BX)(AX*2), Z8
 	LONG $0x484ed262; WORD $0xe052 // VDPBF16PS Z8, Z6, Z4
 	LONG $0x4846d262; WORD $0xe852 // VDPBF16PS Z8, Z7, Z5
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
-	ADDQ         $+16, DI
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+256, DI
+	ADDQ         $+16, BX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, SI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, SI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z6
-	VMOVUPS      (BX), Z7
-	VBROADCASTSS (DI), Z8
+	VMOVUPS      (CX), Z6
+	VMOVUPS      (DI), Z7
+	VBROADCASTSS (BX), Z8
 	LONG $0x484ed262; WORD $0xc052 // VDPBF16PS Z8, Z6, Z0
 	LONG $0x4846d262; WORD $0xc852 // VDPBF16PS Z8, Z7, Z1
-	VBROADCASTSS (DI)(AX*1), Z8
+	VBROADCASTSS (BX)(AX*1), Z8
 	LONG $0x484ed262; WORD $0xd052 // VDPBF16PS Z8, Z6, Z2
 	LONG $0x4846d262; WORD $0xd852 // VDPBF16PS Z8, Z7, Z3
-	VBROADCASTSS (DI)(AX*2), Z8
+	VBROADCASTSS (BX)(AX*2), Z8
 	LONG $0x484ed262; WORD $0xe052 // VDPBF16PS Z8, Z6, Z4
 	LONG $0x4846d262; WORD $0xe852 // VDPBF16PS Z8, Z7, Z5
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+4, DI
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+64, DI
+	ADDQ         $+4, BX
+	DECQ         SI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z6
+	VMOVUPS (CX), Z6
 	VADDPS  Z6, Z0, Z0
 	VADDPS  Z6, Z2, Z2
 	VADDPS  Z6, Z4, Z4
-	VMOVUPS 64(AX), Z7
+	VMOVUPS 64(CX), Z7
 	VADDPS  Z7, Z1, Z1
 	VADDPS  Z7, Z3, Z3
 	VADDPS  Z7, Z5, Z5
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), SI
+	SHLQ   $0x02, SI
+	MOVQ   add+16(FP), DI
+	MOVQ   ldadd+24(FP), R8
+	SHLQ   $0x02, R8
+	TESTQ  DI, DI
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
+	VADDPS (DI), Z0, Z0
+	VADDPS 64(DI), Z1, Z1
+	ADDQ   R8, DI
+	VADDPS (DI), Z2, Z2
+	VADDPS 64(DI), Z3, Z3
+	ADDQ   R8, DI
+	VADDPS (DI), Z4, Z4
+	VADDPS 64(DI), Z5, Z5
+	ADDQ   R8, DI
+	MOVQ   DI, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    SI, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    SI, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    SI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x03, AX, SI
+	SUBQ    CX, SI
+	ADDQ    SI, BX
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile4x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile4x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile4x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
-	LEAQ   (SI)(AX*1), DI
-	LEAQ   (DI)(AX*2), DI
+TEXT ·tile4x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z4
+	VMOVUPS      (CX), Z4
+	VBROADCASTSS (BX), Z5
+	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
+	VBROADCASTSS (BX)(AX*1), Z5
+	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
+	VBROADCASTSS (BX)(AX*2), Z5
+	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
 	VBROADCASTSS (SI), Z5
-	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
-	VBROADCASTSS (SI)(AX*1), Z5
-	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
-	VBROADCASTSS (SI)(AX*2), Z5
-	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
-	VBROADCASTSS (DI), Z5
 	LONG $0x485ef262; WORD $0xdd52 // VDPBF16PS Z5, Z4, Z3
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z4
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z4
+	VBROADCASTSS 4(BX), Z5
+	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
+	VBROADCASTSS 4(BX)(AX*1), Z5
+	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
+	VBROADCASTSS 4(BX)(AX*2), Z5
+	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
 	VBROADCASTSS 4(SI), Z5
-	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
-	VBROADCASTSS 4(SI)(AX*1), Z5
-	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
-	VBROADCASTSS 4(SI)(AX*2), Z5
-	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
-	VBROADCASTSS 4(DI), Z5
 	LONG $0x485ef262; WORD $0xdd52 // VDPBF16PS Z5, Z4, Z3
-	VMOVUPS      128(DX), Z4
+	VMOVUPS      128(CX), Z4
+	VBROADCASTSS 8(BX), Z5
+	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
+	VBROADCASTSS 8(BX)(AX*1), Z5
+	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
+	VBROADCASTSS 8(BX)(AX*2), Z5
+	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
 	VBROADCASTSS 8(SI), Z5
-	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
-	VBROADCASTSS 8(SI)(AX*1), Z5
-	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
-	VBROADCASTSS 8(SI)(AX*2), Z5
-	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
-	VBROADCASTSS 8(DI), Z5
 	LONG $0x485ef262; WORD $0xdd52 // VDPBF16PS Z5, Z4, Z3
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z4
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z4
+	VBROADCASTSS 12(BX), Z5
+	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
+	VBROADCASTSS 12(BX)(AX*1), Z5
+	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
+	VBROADCASTSS 12(BX)(AX*2), Z5
+	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
 	VBROADCASTSS 12(SI), Z5
-	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z5
-	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z5
-	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
-	VBROADCASTSS 12(DI), Z5
 	LONG $0x485ef262; WORD $0xdd52 // VDPBF16PS Z5, Z4, Z3
-	ADDQ         $+256, DX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+16, DI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z4
-	VBROADCASTSS (SI), Z5
+	VMOVUPS      (CX), Z4
+	VBROADCASTSS (BX), Z5
 	LONG $0x485ef262; WORD $0xc552 // VDPBF16PS Z5, Z4, Z0
-	VBROADCASTSS (SI)(AX*1), Z5
+	VBROADCASTSS (BX)(AX*1), Z5
 	LONG $0x485ef262; WORD $0xcd52 // VDPBF16PS Z5, Z4, Z1
-	VBROADCASTSS (SI)(AX*2), Z5
+	VBROADCASTSS (BX)(AX*2), Z5
 	LONG $0x485ef262; WORD $0xd552 // VDPBF16PS Z5, Z4, Z2
-	VBROADCASTSS (DI), Z5
+	VBROADCASTSS (SI), Z5
 	LONG $0x485ef262; WORD $0xdd52 // VDPBF16PS Z5, Z4, Z3
-	ADDQ         $+64, DX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
 	ADDQ         $+4, SI
-	ADDQ         $+4, DI
-	DECQ         CX
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z4
+	VMOVUPS (CX), Z4
 	VADDPS  Z4, Z0, Z0
 	VADDPS  Z4, Z1, Z1
 	VADDPS  Z4, Z2, Z2
 	VADDPS  Z4, Z3, Z3
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	ADDQ   BX, DX
-	VADDPS (DX), Z3, Z3
+	VADDPS (R8), Z0, Z0
+	ADDQ   R9, R8
+	VADDPS (R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	ADDQ   R9, R8
+	VADDPS (R8), Z3, Z3
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z3, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z3, (CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x04, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile4x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile4x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile4x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
+TEXT ·tile4x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, DI, R8
+	ADDQ       CX, R8
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R9
+	MOVQ       ldout+8(FP), R10
+	SHLQ       $0x02, R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -755,254 +955,285 @@ TEXT ·tile4x32BF16(SB), NOSPLIT, $0-80
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      (BX), Z9
-	VBROADCASTSS (DI), Z10
+	VMOVUPS      (CX), Z8
+	VMOVUPS      (R8), Z9
+	VBROADCASTSS (BX), Z10
 	LONG $0x483ed262; WORD $0xc252 // VDPBF16PS Z10, Z8, Z0
 	LONG $0x4836d262; WORD $0xca52 // VDPBF16PS Z10, Z9, Z1
-	VBROADCASTSS (DI)(AX*1), Z10
+	VBROADCASTSS (BX)(AX*1), Z10
 	LONG $0x483ed262; WORD $0xd252 // VDPBF16PS Z10, Z8, Z2
 	LONG $0x4836d262; WORD $0xda52 // VDPBF16PS Z10, Z9, Z3
-	VBROADCASTSS (DI)(AX*2), Z10
+	VBROADCASTSS (BX)(AX*2), Z10
 	LONG $0x483ed262; WORD $0xe252 // VDPBF16PS Z10, Z8, Z4
 	LONG $0x4836d262; WORD $0xea52 // VDPBF16PS Z10, Z9, Z5
-	VBROADCASTSS (R8), Z10
+	VBROADCASTSS (SI), Z10
 	LONG $0x483ed262; WORD $0xf252 // VDPBF16PS Z10, Z8, Z6
 	LONG $0x4836d262; WORD $0xfa52 // VDPBF16PS Z10, Z9, Z7
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z8
-	VMOVUPS      64(BX), Z9
-	VBROADCASTSS 4(DI), Z10
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z8
+	VMOVUPS      64(R8), Z9
+	VBROADCASTSS 4(BX), Z10
 	LONG $0x483ed262; WORD $0xc252 // VDPBF16PS Z10, Z8, Z0
 	LONG $0x4836d262; WORD $0xca52 // VDPBF16PS Z10, Z9, Z1
-	VBROADCASTSS 4(DI)(AX*1), Z10
+	VBROADCASTSS 4(BX)(AX*1), Z10
 	LONG $0x483ed262; WORD $0xd252 // VDPBF16PS Z10, Z8, Z2
 	LONG $0x4836d262; WORD $0xda52 // VDPBF16PS Z10, Z9, Z3
-	VBROADCASTSS 4(DI)(AX*2), Z10
+	VBROADCASTSS 4(BX)(AX*2), Z10
 	LONG $0x483ed262; WORD $0xe252 // VDPBF16PS Z10, Z8, Z4
 	LONG $0x4836d262; WORD $0xea52 // VDPBF16PS Z10, Z9, Z5
-	VBROADCASTSS 4(R8), Z10
+	VBROADCASTSS 4(SI), Z10
 	LONG $0x483ed262; WORD $0xf252 // VDPBF16PS Z10, Z8, Z6
 	LONG $0x4836d262; WORD $0xfa52 // VDPBF16PS Z10, Z9, Z7
-	VMOVUPS      128(DX), Z8
-	VMOVUPS      128(BX), Z9
-	VBROADCASTSS 8(DI), Z10
+	VMOVUPS      128(CX), Z8
+	VMOVUPS      128(R8), Z9
+	VBROADCASTSS 8(BX), Z10
 	LONG $0x483ed262; WORD $0xc252 // VDPBF16PS Z10, Z8, Z0
 	LONG $0x4836d262; WORD $0xca52 // VDPBF16PS Z10, Z9, Z1
-	VBROADCASTSS 8(DI)(AX*1), Z10
+	VBROADCASTSS 8(BX)(AX*1), Z10
 	LONG $0x483ed262; WORD $0xd252 // VDPBF16PS Z10, Z8, Z2
 	LONG $0x4836d262; WORD $0xda52 // VDPBF16PS Z10, Z9, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z10
+	VBROADCASTSS 8(BX)(AX*2), Z10
 	LONG $0x483ed262; WORD $0xe252 // VDPBF16PS Z10, Z8, Z4
 	LONG $0x4836d262; WORD $0xea52 // VDPBF16PS Z10, Z9, Z5
-	VBROADCASTSS 8(R8), Z10
+	VBROADCASTSS 8(SI), Z10
 	LONG $0x483ed262; WORD $0xf252 // VDPBF16PS Z10, Z8, Z6
 	LONG $0x4836d262; WORD $0xfa52 // VDPBF16PS Z10, Z9, Z7
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z8
-	VMOVUPS      192(BX), Z9
-	VBROADCASTSS 12(DI), Z10
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z8
+	VMOVUPS      192(R8), Z9
+	VBROADCASTSS 12(BX), Z10
 	LONG $0x483ed262; WORD $0xc252 // VDPBF16PS Z10, Z8, Z0
 	LONG $0x4836d262; WORD $0xca52 // VDPBF16PS Z10, Z9, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z10
+	VBROADCASTSS 12(BX)(AX*1), Z10
 	LONG $0x483ed262; WORD $0xd252 // VDPBF16PS Z10, Z8, Z2
 	LONG $0x4836d262; WORD $0xda52 // VDPBF16PS Z10, Z9, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z10
+	VBROADCASTSS 12(BX)(AX*2), Z10
 	LONG $0x483ed262; WORD $0xe252 // VDPBF16PS Z10, Z8, Z4
 	LONG $0x4836d262; WORD $0xea52 // VDPBF16PS Z10, Z9, Z5
-	VBROADCASTSS 12(R8), Z10
+	VBROADCASTSS 12(SI), Z10
 	LONG $0x483ed262; WORD $0xf252 // VDPBF16PS Z10, Z8, Z6
 	LONG $0x4836d262; WORD $0xfa52 // VDPBF16PS Z10, Z9, Z7
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
-	ADDQ         $+16, DI
-	ADDQ         $+16, R8
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+256, R8
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      (BX), Z9
-	VBROADCASTSS (DI), Z10
+	VMOVUPS      (CX), Z8
+	VMOVUPS      (R8), Z9
+	VBROADCASTSS (BX), Z10
 	LONG $0x483ed262; WORD $0xc252 // VDPBF16PS Z10, Z8, Z0
 	LONG $0x4836d262; WORD $0xca52 // VDPBF16PS Z10, Z9, Z1
-	VBROADCASTSS (DI)(AX*1), Z10
+	VBROADCASTSS (BX)(AX*1), Z10
 	LONG $0x483ed262; WORD $0xd252 // VDPBF16PS Z10, Z8, Z2
 	LONG $0x4836d262; WORD $0xda52 // VDPBF16PS Z10, Z9, Z3
-	VBROADCASTSS (DI)(AX*2), Z10
+	VBROADCASTSS (BX)(AX*2), Z10
 	LONG $0x483ed262; WORD $0xe252 // VDPBF16PS Z10, Z8, Z4
 	LONG $0x4836d262; WORD $0xea52 // VDPBF16PS Z10, Z9, Z5
-	VBROADCASTSS (R8), Z10
+	VBROADCASTSS (SI), Z10
 	LONG $0x483ed262; WORD $0xf252 // VDPBF16PS Z10, Z8, Z6
 	LONG $0x4836d262; WORD $0xfa52 // VDPBF16PS Z10, Z9, Z7
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+4, DI
-	ADDQ         $+4, R8
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+64, R8
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z8
+	VMOVUPS (CX), Z8
 	VADDPS  Z8, Z0, Z0
 	VADDPS  Z8, Z2, Z2
 	VADDPS  Z8, Z4, Z4
 	VADDPS  Z8, Z6, Z6
-	VMOVUPS 64(AX), Z9
+	VMOVUPS 64(CX), Z9
 	VADDPS  Z9, Z1, Z1
 	VADDPS  Z9, Z3, Z3
 	VADDPS  Z9, Z5, Z5
 	VADDPS  Z9, Z7, Z7
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	VADDPS 64(DX), Z7, Z7
+	VADDPS (R8), Z0, Z0
+	VADDPS 64(R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	VADDPS 64(R8), Z3, Z3
+	ADDQ   R9, R8
+	VADDPS (R8), Z4, Z4
+	VADDPS 64(R8), Z5, Z5
+	ADDQ   R9, R8
+	VADDPS (R8), Z6, Z6
+	VADDPS 64(R8), Z7, Z7
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x04, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile5x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile5x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile5x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
-	LEAQ   (SI)(AX*1), DI
-	LEAQ   (DI)(AX*2), DI
+TEXT ·tile5x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z5
+	VMOVUPS      (CX), Z5
+	VBROADCASTSS (BX), Z6
+	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	VBROADCASTSS (BX)(AX*1), Z6
+	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
+	VBROADCASTSS (BX)(AX*2), Z6
+	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
 	VBROADCASTSS (SI), Z6
-	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
 	VBROADCASTSS (SI)(AX*1), Z6
-	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS (SI)(AX*2), Z6
-	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
-	VBROADCASTSS (DI), Z6
-	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VBROADCASTSS (DI)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xe652 // VDPBF16PS Z6, Z5, Z4
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z5
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z5
+	VBROADCASTSS 4(BX), Z6
+	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	VBROADCASTSS 4(BX)(AX*1), Z6
+	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
+	VBROADCASTSS 4(BX)(AX*2), Z6
+	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
 	VBROADCASTSS 4(SI), Z6
-	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
 	VBROADCASTSS 4(SI)(AX*1), Z6
-	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 4(SI)(AX*2), Z6
-	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
-	VBROADCASTSS 4(DI), Z6
-	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VBROADCASTSS 4(DI)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xe652 // VDPBF16PS Z6, Z5, Z4
-	VMOVUPS      128(DX), Z5
+	VMOVUPS      128(CX), Z5
+	VBROADCASTSS 8(BX), Z6
+	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	VBROADCASTSS 8(BX)(AX*1), Z6
+	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
+	VBROADCASTSS 8(BX)(AX*2), Z6
+	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
 	VBROADCASTSS 8(SI), Z6
-	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
+	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
 	VBROADCASTSS 8(SI)(AX*1), Z6
-	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 8(SI)(AX*2), Z6
-	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
-	VBROADCASTSS 8(DI), Z6
-	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VBROADCASTSS 8(DI)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xe652 // VDPBF16PS Z6, Z5, Z4
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z5
-	VBROADCASTSS 12(SI), Z6
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z5
+	VBROADCASTSS 12(BX), Z6
 	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z6
+	VBROADCASTSS 12(BX)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z6
+	VBROADCASTSS 12(BX)(AX*2), Z6
 	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
-	VBROADCASTSS 12(DI), Z6
+	VBROADCASTSS 12(SI), Z6
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VBROADCASTSS 12(DI)(AX*1), Z6
+	VBROADCASTSS 12(SI)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xe652 // VDPBF16PS Z6, Z5, Z4
-	ADDQ         $+256, DX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+16, DI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z5
-	VBROADCASTSS (SI), Z6
+	VMOVUPS      (CX), Z5
+	VBROADCASTSS (BX), Z6
 	LONG $0x4856f262; WORD $0xc652 // VDPBF16PS Z6, Z5, Z0
-	VBROADCASTSS (SI)(AX*1), Z6
+	VBROADCASTSS (BX)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xce52 // VDPBF16PS Z6, Z5, Z1
-	VBROADCASTSS (SI)(AX*2), Z6
+	VBROADCASTSS (BX)(AX*2), Z6
 	LONG $0x4856f262; WORD $0xd652 // VDPBF16PS Z6, Z5, Z2
-	VBROADCASTSS (DI), Z6
+	VBROADCASTSS (SI), Z6
 	LONG $0x4856f262; WORD $0xde52 // VDPBF16PS Z6, Z5, Z3
-	VBROADCASTSS (DI)(AX*1), Z6
+	VBROADCASTSS (SI)(AX*1), Z6
 	LONG $0x4856f262; WORD $0xe652 // VDPBF16PS Z6, Z5, Z4
-	ADDQ         $+64, DX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
 	ADDQ         $+4, SI
-	ADDQ         $+4, DI
-	DECQ         CX
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z5
+	VMOVUPS (CX), Z5
 	VADDPS  Z5, Z0, Z0
 	VADDPS  Z5, Z1, Z1
 	VADDPS  Z5, Z2, Z2
@@ -1010,51 +1241,87 @@ summed:
 	VADDPS  Z5, Z4, Z4
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	ADDQ   BX, DX
-	VADDPS (DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
+	VADDPS (R8), Z0, Z0
+	ADDQ   R9, R8
+	VADDPS (R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	ADDQ   R9, R8
+	VADDPS (R8), Z3, Z3
+	ADDQ   R9, R8
+	VADDPS (R8), Z4, Z4
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z3, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z3, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z4, (CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x05, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile5x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile5x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile5x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
+TEXT ·tile5x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, DI, R8
+	ADDQ       CX, R8
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R9
+	MOVQ       ldout+8(FP), R10
+	SHLQ       $0x02, R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1065,128 +1332,128 @@ TEXT ·tile5x32BF16(SB), NOSPLIT, $0-80
 	VXORPS Z7, Z7, Z7
 	VXORPS Z8, Z8, Z8
 	VXORPS Z9, Z9, Z9
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z10
-	VMOVUPS      (BX), Z11
-	VBROADCASTSS (DI), Z12
+	VMOVUPS      (CX), Z10
+	VMOVUPS      (R8), Z11
+	VBROADCASTSS (BX), Z12
 	LONG $0x482ed262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z0
 	LONG $0x4826d262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z1
-	VBROADCASTSS (DI)(AX*1), Z12
+	VBROADCASTSS (BX)(AX*1), Z12
 	LONG $0x482ed262; WORD $0xd452 // VDPBF16PS Z12, Z10, Z2
 	LONG $0x4826d262; WORD $0xdc52 // VDPBF16PS Z12, Z11, Z3
-	VBROADCASTSS (DI)(AX*2), Z12
+	VBROADCASTSS (BX)(AX*2), Z12
 	LONG $0x482ed262; WORD $0xe452 // VDPBF16PS Z12, Z10, Z4
 	LONG $0x4826d262; WORD $0xec52 // VDPBF16PS Z12, Z11, Z5
-	VBROADCASTSS (R8), Z12
+	VBROADCASTSS (SI), Z12
 	LONG $0x482ed262; WORD $0xf452 // VDPBF16PS Z12, Z10, Z6
 	LONG $0x4826d262; WORD $0xfc52 // VDPBF16PS Z12, Z11, Z7
-	VBROADCASTSS (R8)(AX*1), Z12
+	VBROADCASTSS (SI)(AX*1), Z12
 	LONG $0x482e5262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z8
 	LONG $0x48265262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z9
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z10
-	VMOVUPS      64(BX), Z11
-	VBROADCASTSS 4(DI), Z12
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z10
+	VMOVUPS      64(R8), Z11
+	VBROADCASTSS 4(BX), Z12
 	LONG $0x482ed262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z0
 	LONG $0x4826d262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z1
-	VBROADCASTSS 4(DI)(AX*1), Z12
+	VBROADCASTSS 4(BX)(AX*1), Z12
 	LONG $0x482ed262; WORD $0xd452 // VDPBF16PS Z12, Z10, Z2
 	LONG $0x4826d262; WORD $0xdc52 // VDPBF16PS Z12, Z11, Z3
-	VBROADCASTSS 4(DI)(AX*2), Z12
+	VBROADCASTSS 4(BX)(AX*2), Z12
 	LONG $0x482ed262; WORD $0xe452 // VDPBF16PS Z12, Z10, Z4
 	LONG $0x4826d262; WORD $0xec52 // VDPBF16PS Z12, Z11, Z5
-	VBROADCASTSS 4(R8), Z12
+	VBROADCASTSS 4(SI), Z12
 	LONG $0x482ed262; WORD $0xf452 // VDPBF16PS Z12, Z10, Z6
 	LONG $0x4826d262; WORD $0xfc52 // VDPBF16PS Z12, Z11, Z7
-	VBROADCASTSS 4(R8)(AX*1), Z12
+	VBROADCASTSS 4(SI)(AX*1), Z12
 	LONG $0x482e5262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z8
 	LONG $0x48265262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z9
-	VMOVUPS      128(DX), Z10
-	VMOVUPS      128(BX), Z11
-	VBROADCASTSS 8(DI), Z12
+	VMOVUPS      128(CX), Z10
+	VMOVUPS      128(R8), Z11
+	VBROADCASTSS 8(BX), Z12
 	LONG $0x482ed262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z0
 	LONG $0x4826d262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z1
-	VBROADCASTSS 8(DI)(AX*1), Z12
+	VBROADCASTSS 8(BX)(AX*1), Z12
 	LONG $0x482ed262; WORD $0xd452 // VDPBF16PS Z12, Z10, Z2
 	LONG $0x4826d262; WORD $0xdc52 // VDPBF16PS Z12, Z11, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z12
+	VBROADCASTSS 8(BX)(AX*2), Z12
 	LONG $0x482ed262; WORD $0xe452 // VDPBF16PS Z12, Z10, Z4
 	LONG $0x4826d262; WORD $0xec52 // VDPBF16PS Z12, Z11, Z5
-	VBROADCASTSS 8(R8), Z12
+	VBROADCASTSS 8(SI), Z12
 	LONG $0x482ed262; WORD $0xf452 // VDPBF16PS Z12, Z10, Z6
 	LONG $0x4826d262; WORD $0xfc52 // VDPBF16PS Z12, Z11, Z7
-	VBROADCASTSS 8(R8)(AX*1), Z12
+	VBROADCASTSS 8(SI)(AX*1), Z12
 	LONG $0x482e5262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z8
 	LONG $0x48265262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z9
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z10
-	VMOVUPS      192(BX), Z11
-	VBROADCASTSS 12(DI), Z12
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z10
+	VMOVUPS      192(R8), Z11
+	VBROADCASTSS 12(BX), Z12
 	LONG $0x482ed262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z0
 	LONG $0x4826d262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z12
+	VBROADCASTSS 12(BX)(AX*1), Z12
 	LONG $0x482ed262; WORD $0xd452 // VDPBF16PS Z12, Z10, Z2
 	LONG $0x4826d262; WORD $0xdc52 // VDPBF16PS Z12, Z11, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z12
+	VBROADCASTSS 12(BX)(AX*2), Z12
 	LONG $0x482ed262; WORD $0xe452 // VDPBF16PS Z12, Z10, Z4
 	LONG $0x4826d262; WORD $0xec52 // VDPBF16PS Z12, Z11, Z5
-	VBROADCASTSS 12(R8), Z12
+	VBROADCASTSS 12(SI), Z12
 	LONG $0x482ed262; WORD $0xf452 // VDPBF16PS Z12, Z10, Z6
 	LONG $0x4826d262; WORD $0xfc52 // VDPBF16PS Z12, Z11, Z7
-	VBROADCASTSS 12(R8)(AX*1), Z12
+	VBROADCASTSS 12(SI)(AX*1), Z12
 	LONG $0x482e5262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z8
 	LONG $0x48265262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z9
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
-	ADDQ         $+16, DI
-	ADDQ         $+16, R8
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+256, R8
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z10
-	VMOVUPS      (BX), Z11
-	VBROADCASTSS (DI), Z12
+	VMOVUPS      (CX), Z10
+	VMOVUPS      (R8), Z11
+	VBROADCASTSS (BX), Z12
 	LONG $0x482ed262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z0
 	LONG $0x4826d262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z1
-	VBROADCASTSS (DI)(AX*1), Z12
+	VBROADCASTSS (BX)(AX*1), Z12
 	LONG $0x482ed262; WORD $0xd452 // VDPBF16PS Z12, Z10, Z2
 	LONG $0x4826d262; WORD $0xdc52 // VDPBF16PS Z12, Z11, Z3
-	VBROADCASTSS (DI)(AX*2), Z12
+	VBROADCASTSS (BX)(AX*2), Z12
 	LONG $0x482ed262; WORD $0xe452 // VDPBF16PS Z12, Z10, Z4
 	LONG $0x4826d262; WORD $0xec52 // VDPBF16PS Z12, Z11, Z5
-	VBROADCASTSS (R8), Z12
+	VBROADCASTSS (SI), Z12
 	LONG $0x482ed262; WORD $0xf452 // VDPBF16PS Z12, Z10, Z6
 	LONG $0x4826d262; WORD $0xfc52 // VDPBF16PS Z12, Z11, Z7
-	VBROADCASTSS (R8)(AX*1), Z12
+	VBROADCASTSS (SI)(AX*1), Z12
 	LONG $0x482e5262; WORD $0xc452 // VDPBF16PS Z12, Z10, Z8
 	LONG $0x48265262; WORD $0xcc52 // VDPBF16PS Z12, Z11, Z9
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+4, DI
-	ADDQ         $+4, R8
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+64, R8
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z10
+	VMOVUPS (CX), Z10
 	VADDPS  Z10, Z0, Z0
 	VADDPS  Z10, Z2, Z2
 	VADDPS  Z10, Z4, Z4
 	VADDPS  Z10, Z6, Z6
 	VADDPS  Z10, Z8, Z8
-	VMOVUPS 64(AX), Z11
+	VMOVUPS 64(CX), Z11
 	VADDPS  Z11, Z1, Z1
 	VADDPS  Z11, Z3, Z3
 	VADDPS  Z11, Z5, Z5
@@ -1194,159 +1461,192 @@ summed:
 	VADDPS  Z11, Z9, Z9
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	VADDPS 64(DX), Z7, Z7
-	ADDQ   BX, DX
-	VADDPS (DX), Z8, Z8
-	VADDPS 64(DX), Z9, Z9
+	VADDPS (R8), Z0, Z0
+	VADDPS 64(R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	VADDPS 64(R8), Z3, Z3
+	ADDQ   R9, R8
+	VADDPS (R8), Z4, Z4
+	VADDPS 64(R8), Z5, Z5
+	ADDQ   R9, R8
+	VADDPS (R8), Z6, Z6
+	VADDPS 64(R8), Z7, Z7
+	ADDQ   R9, R8
+	VADDPS (R8), Z8, Z8
+	VADDPS 64(R8), Z9, Z9
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, 64(CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x05, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile6x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile6x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile6x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
-	LEAQ   (SI)(AX*1), DI
-	LEAQ   (DI)(AX*2), DI
+TEXT ·tile6x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R8
+	MOVQ       ldout+8(FP), R9
+	SHLQ       $0x02, R9
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+	ADDQ       R9, R8
+	PREFETCHT0 (R8)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 	VXORPS Z4, Z4, Z4
 	VXORPS Z5, Z5, Z5
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z6
+	VMOVUPS      (CX), Z6
+	VBROADCASTSS (BX), Z7
+	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	VBROADCASTSS (BX)(AX*1), Z7
+	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	VBROADCASTSS (BX)(AX*2), Z7
+	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
 	VBROADCASTSS (SI), Z7
-	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
 	VBROADCASTSS (SI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
 	VBROADCASTSS (SI)(AX*2), Z7
-	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
-	VBROADCASTSS (DI), Z7
-	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
-	VBROADCASTSS (DI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
-	VBROADCASTSS (DI)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xef52 // VDPBF16PS Z7, Z6, Z5
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z6
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z6
+	VBROADCASTSS 4(BX), Z7
+	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	VBROADCASTSS 4(BX)(AX*1), Z7
+	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	VBROADCASTSS 4(BX)(AX*2), Z7
+	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
 	VBROADCASTSS 4(SI), Z7
-	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
 	VBROADCASTSS 4(SI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
 	VBROADCASTSS 4(SI)(AX*2), Z7
-	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
-	VBROADCASTSS 4(DI), Z7
-	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
-	VBROADCASTSS 4(DI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
-	VBROADCASTSS 4(DI)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xef52 // VDPBF16PS Z7, Z6, Z5
-	VMOVUPS      128(DX), Z6
+	VMOVUPS      128(CX), Z6
+	VBROADCASTSS 8(BX), Z7
+	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	VBROADCASTSS 8(BX)(AX*1), Z7
+	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	VBROADCASTSS 8(BX)(AX*2), Z7
+	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
 	VBROADCASTSS 8(SI), Z7
-	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
+	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
 	VBROADCASTSS 8(SI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
+	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
 	VBROADCASTSS 8(SI)(AX*2), Z7
-	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
-	VBROADCASTSS 8(DI), Z7
-	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
-	VBROADCASTSS 8(DI)(AX*1), Z7
-	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
-	VBROADCASTSS 8(DI)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xef52 // VDPBF16PS Z7, Z6, Z5
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z6
-	VBROADCASTSS 12(SI), Z7
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z6
+	VBROADCASTSS 12(BX), Z7
 	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z7
+	VBROADCASTSS 12(BX)(AX*1), Z7
 	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z7
+	VBROADCASTSS 12(BX)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
-	VBROADCASTSS 12(DI), Z7
+	VBROADCASTSS 12(SI), Z7
 	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
-	VBROADCASTSS 12(DI)(AX*1), Z7
+	VBROADCASTSS 12(SI)(AX*1), Z7
 	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
-	VBROADCASTSS 12(DI)(AX*2), Z7
+	VBROADCASTSS 12(SI)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xef52 // VDPBF16PS Z7, Z6, Z5
-	ADDQ         $+256, DX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+16, DI
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z6
-	VBROADCASTSS (SI), Z7
+	VMOVUPS      (CX), Z6
+	VBROADCASTSS (BX), Z7
 	LONG $0x484ef262; WORD $0xc752 // VDPBF16PS Z7, Z6, Z0
-	VBROADCASTSS (SI)(AX*1), Z7
+	VBROADCASTSS (BX)(AX*1), Z7
 	LONG $0x484ef262; WORD $0xcf52 // VDPBF16PS Z7, Z6, Z1
-	VBROADCASTSS (SI)(AX*2), Z7
+	VBROADCASTSS (BX)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xd752 // VDPBF16PS Z7, Z6, Z2
-	VBROADCASTSS (DI), Z7
+	VBROADCASTSS (SI), Z7
 	LONG $0x484ef262; WORD $0xdf52 // VDPBF16PS Z7, Z6, Z3
-	VBROADCASTSS (DI)(AX*1), Z7
+	VBROADCASTSS (SI)(AX*1), Z7
 	LONG $0x484ef262; WORD $0xe752 // VDPBF16PS Z7, Z6, Z4
-	VBROADCASTSS (DI)(AX*2), Z7
+	VBROADCASTSS (SI)(AX*2), Z7
 	LONG $0x484ef262; WORD $0xef52 // VDPBF16PS Z7, Z6, Z5
-	ADDQ         $+64, DX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
 	ADDQ         $+4, SI
-	ADDQ         $+4, DI
-	DECQ         CX
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z6
+	VMOVUPS (CX), Z6
 	VADDPS  Z6, Z0, Z0
 	VADDPS  Z6, Z1, Z1
 	VADDPS  Z6, Z2, Z2
@@ -1355,55 +1655,94 @@ summed:
 	VADDPS  Z6, Z5, Z5
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	ADDQ   BX, DX
-	VADDPS (DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	ADDQ   BX, DX
-	VADDPS (DX), Z5, Z5
+	VADDPS (R8), Z0, Z0
+	ADDQ   R9, R8
+	VADDPS (R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	ADDQ   R9, R8
+	VADDPS (R8), Z3, Z3
+	ADDQ   R9, R8
+	VADDPS (R8), Z4, Z4
+	ADDQ   R9, R8
+	VADDPS (R8), Z5, Z5
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z3, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z5, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z3, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z4, (CX)
+	ADDQ    DI, CX
+	VMOVUPS Z5, (CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x06, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile6x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile6x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile6x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
+TEXT ·tile6x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+
+tile:
+	MOVQ       k+64(FP), DI
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, DI, R8
+	ADDQ       CX, R8
+	CMPQ       DI, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R9
+	MOVQ       ldout+8(FP), R10
+	SHLQ       $0x02, R10
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 64(R9)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1416,144 +1755,144 @@ TEXT ·tile6x32BF16(SB), NOSPLIT, $0-80
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, DI
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z12
-	VMOVUPS      (BX), Z13
-	VBROADCASTSS (DI), Z14
+	VMOVUPS      (CX), Z12
+	VMOVUPS      (R8), Z13
+	VBROADCASTSS (BX), Z14
 	LONG $0x481ed262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z0
 	LONG $0x4816d262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z1
-	VBROADCASTSS (DI)(AX*1), Z14
+	VBROADCASTSS (BX)(AX*1), Z14
 	LONG $0x481ed262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z2
 	LONG $0x4816d262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z3
-	VBROADCASTSS (DI)(AX*2), Z14
+	VBROADCASTSS (BX)(AX*2), Z14
 	LONG $0x481ed262; WORD $0xe652 // VDPBF16PS Z14, Z12, Z4
 	LONG $0x4816d262; WORD $0xee52 // VDPBF16PS Z14, Z13, Z5
-	VBROADCASTSS (R8), Z14
+	VBROADCASTSS (SI), Z14
 	LONG $0x481ed262; WORD $0xf652 // VDPBF16PS Z14, Z12, Z6
 	LONG $0x4816d262; WORD $0xfe52 // VDPBF16PS Z14, Z13, Z7
-	VBROADCASTSS (R8)(AX*1), Z14
+	VBROADCASTSS (SI)(AX*1), Z14
 	LONG $0x481e5262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z8
 	LONG $0x48165262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z9
-	VBROADCASTSS (R8)(AX*2), Z14
+	VBROADCASTSS (SI)(AX*2), Z14
 	LONG $0x481e5262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z10
 	LONG $0x48165262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z11
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z12
-	VMOVUPS      64(BX), Z13
-	VBROADCASTSS 4(DI), Z14
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z12
+	VMOVUPS      64(R8), Z13
+	VBROADCASTSS 4(BX), Z14
 	LONG $0x481ed262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z0
 	LONG $0x4816d262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z1
-	VBROADCASTSS 4(DI)(AX*1), Z14
+	VBROADCASTSS 4(BX)(AX*1), Z14
 	LONG $0x481ed262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z2
 	LONG $0x4816d262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z3
-	VBROADCASTSS 4(DI)(AX*2), Z14
+	VBROADCASTSS 4(BX)(AX*2), Z14
 	LONG $0x481ed262; WORD $0xe652 // VDPBF16PS Z14, Z12, Z4
 	LONG $0x4816d262; WORD $0xee52 // VDPBF16PS Z14, Z13, Z5
-	VBROADCASTSS 4(R8), Z14
+	VBROADCASTSS 4(SI), Z14
 	LONG $0x481ed262; WORD $0xf652 // VDPBF16PS Z14, Z12, Z6
 	LONG $0x4816d262; WORD $0xfe52 // VDPBF16PS Z14, Z13, Z7
-	VBROADCASTSS 4(R8)(AX*1), Z14
+	VBROADCASTSS 4(SI)(AX*1), Z14
 	LONG $0x481e5262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z8
 	LONG $0x48165262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z9
-	VBROADCASTSS 4(R8)(AX*2), Z14
+	VBROADCASTSS 4(SI)(AX*2), Z14
 	LONG $0x481e5262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z10
 	LONG $0x48165262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z11
-	VMOVUPS      128(DX), Z12
-	VMOVUPS      128(BX), Z13
-	VBROADCASTSS 8(DI), Z14
+	VMOVUPS      128(CX), Z12
+	VMOVUPS      128(R8), Z13
+	VBROADCASTSS 8(BX), Z14
 	LONG $0x481ed262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z0
 	LONG $0x4816d262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z1
-	VBROADCASTSS 8(DI)(AX*1), Z14
+	VBROADCASTSS 8(BX)(AX*1), Z14
 	LONG $0x481ed262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z2
 	LONG $0x4816d262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z14
+	VBROADCASTSS 8(BX)(AX*2), Z14
 	LONG $0x481ed262; WORD $0xe652 // VDPBF16PS Z14, Z12, Z4
 	LONG $0x4816d262; WORD $0xee52 // VDPBF16PS Z14, Z13, Z5
-	VBROADCASTSS 8(R8), Z14
+	VBROADCASTSS 8(SI), Z14
 	LONG $0x481ed262; WORD $0xf652 // VDPBF16PS Z14, Z12, Z6
 	LONG $0x4816d262; WORD $0xfe52 // VDPBF16PS Z14, Z13, Z7
-	VBROADCASTSS 8(R8)(AX*1), Z14
+	VBROADCASTSS 8(SI)(AX*1), Z14
 	LONG $0x481e5262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z8
 	LONG $0x48165262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z9
-	VBROADCASTSS 8(R8)(AX*2), Z14
+	VBROADCASTSS 8(SI)(AX*2), Z14
 	LONG $0x481e5262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z10
 	LONG $0x48165262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z11
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z12
-	VMOVUPS      192(BX), Z13
-	VBROADCASTSS 12(DI), Z14
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z12
+	VMOVUPS      192(R8), Z13
+	VBROADCASTSS 12(BX), Z14
 	LONG $0x481ed262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z0
 	LONG $0x4816d262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z14
+	VBROADCASTSS 12(BX)(AX*1), Z14
 	LONG $0x481ed262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z2
 	LONG $0x4816d262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z14
+	VBROADCASTSS 12(BX)(AX*2), Z14
 	LONG $0x481ed262; WORD $0xe652 // VDPBF16PS Z14, Z12, Z4
 	LONG $0x4816d262; WORD $0xee52 // VDPBF16PS Z14, Z13, Z5
-	VBROADCASTSS 12(R8), Z14
+	VBROADCASTSS 12(SI), Z14
 	LONG $0x481ed262; WORD $0xf652 // VDPBF16PS Z14, Z12, Z6
 	LONG $0x4816d262; WORD $0xfe52 // VDPBF16PS Z14, Z13, Z7
-	VBROADCASTSS 12(R8)(AX*1), Z14
+	VBROADCASTSS 12(SI)(AX*1), Z14
 	LONG $0x481e5262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z8
 	LONG $0x48165262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z9
-	VBROADCASTSS 12(R8)(AX*2), Z14
+	VBROADCASTSS 12(SI)(AX*2), Z14
 	LONG $0x481e5262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z10
 	LONG $0x48165262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z11
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
-	ADDQ         $+16, DI
-	ADDQ         $+16, R8
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+256, CX
+	ADDQ         $+256, R8
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
+	ADDQ         $+128, DX
+	SUBQ         $0x04, DI
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, DI
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z12
-	VMOVUPS      (BX), Z13
-	VBROADCASTSS (DI), Z14
+	VMOVUPS      (CX), Z12
+	VMOVUPS      (R8), Z13
+	VBROADCASTSS (BX), Z14
 	LONG $0x481ed262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z0
 	LONG $0x4816d262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z1
-	VBROADCASTSS (DI)(AX*1), Z14
+	VBROADCASTSS (BX)(AX*1), Z14
 	LONG $0x481ed262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z2
 	LONG $0x4816d262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z3
-	VBROADCASTSS (DI)(AX*2), Z14
+	VBROADCASTSS (BX)(AX*2), Z14
 	LONG $0x481ed262; WORD $0xe652 // VDPBF16PS Z14, Z12, Z4
 	LONG $0x4816d262; WORD $0xee52 // VDPBF16PS Z14, Z13, Z5
-	VBROADCASTSS (R8), Z14
+	VBROADCASTSS (SI), Z14
 	LONG $0x481ed262; WORD $0xf652 // VDPBF16PS Z14, Z12, Z6
 	LONG $0x4816d262; WORD $0xfe52 // VDPBF16PS Z14, Z13, Z7
-	VBROADCASTSS (R8)(AX*1), Z14
+	VBROADCASTSS (SI)(AX*1), Z14
 	LONG $0x481e5262; WORD $0xc652 // VDPBF16PS Z14, Z12, Z8
 	LONG $0x48165262; WORD $0xce52 // VDPBF16PS Z14, Z13, Z9
-	VBROADCASTSS (R8)(AX*2), Z14
+	VBROADCASTSS (SI)(AX*2), Z14
 	LONG $0x481e5262; WORD $0xd652 // VDPBF16PS Z14, Z12, Z10
 	LONG $0x48165262; WORD $0xde52 // VDPBF16PS Z14, Z13, Z11
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
-	ADDQ         $+4, DI
-	ADDQ         $+4, R8
-	DECQ         CX
+	ADDQ         $+64, CX
+	ADDQ         $+64, R8
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
+	DECQ         DI
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z12
+	VMOVUPS (CX), Z12
 	VADDPS  Z12, Z0, Z0
 	VADDPS  Z12, Z2, Z2
 	VADDPS  Z12, Z4, Z4
 	VADDPS  Z12, Z6, Z6
 	VADDPS  Z12, Z8, Z8
 	VADDPS  Z12, Z10, Z10
-	VMOVUPS 64(AX), Z13
+	VMOVUPS 64(CX), Z13
 	VADDPS  Z13, Z1, Z1
 	VADDPS  Z13, Z3, Z3
 	VADDPS  Z13, Z5, Z5
@@ -1562,67 +1901,104 @@ summed:
 	VADDPS  Z13, Z11, Z11
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), DI
+	SHLQ   $0x02, DI
+	MOVQ   add+16(FP), R8
+	MOVQ   ldadd+24(FP), R9
+	SHLQ   $0x02, R9
+	TESTQ  R8, R8
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	VADDPS 64(DX), Z7, Z7
-	ADDQ   BX, DX
-	VADDPS (DX), Z8, Z8
-	VADDPS 64(DX), Z9, Z9
-	ADDQ   BX, DX
-	VADDPS (DX), Z10, Z10
-	VADDPS 64(DX), Z11, Z11
+	VADDPS (R8), Z0, Z0
+	VADDPS 64(R8), Z1, Z1
+	ADDQ   R9, R8
+	VADDPS (R8), Z2, Z2
+	VADDPS 64(R8), Z3, Z3
+	ADDQ   R9, R8
+	VADDPS (R8), Z4, Z4
+	VADDPS 64(R8), Z5, Z5
+	ADDQ   R9, R8
+	VADDPS (R8), Z6, Z6
+	VADDPS 64(R8), Z7, Z7
+	ADDQ   R9, R8
+	VADDPS (R8), Z8, Z8
+	VADDPS 64(R8), Z9, Z9
+	ADDQ   R9, R8
+	VADDPS (R8), Z10, Z10
+	VADDPS 64(R8), Z11, Z11
+	ADDQ   R9, R8
+	MOVQ   R8, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z10, (AX)
-	VMOVUPS Z11, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, 64(CX)
+	ADDQ    DI, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, 64(CX)
+	ADDQ    DI, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x06, AX, DI
+	SUBQ    CX, DI
+	ADDQ    DI, BX
+	ADDQ    DI, SI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile8x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile8x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile8x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
-	LEAQ   (SI)(AX*1), DI
-	LEAQ   (DI)(AX*2), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
+TEXT ·tile8x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+	LEAQ (SI)(AX*1), DI
+	LEAQ (DI)(AX*2), DI
+
+tile:
+	MOVQ       k+64(FP), R8
+	MOVQ       panel+56(FP), CX
+	CMPQ       R8, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R9
+	MOVQ       ldout+8(FP), R10
+	SHLQ       $0x02, R10
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+	ADDQ       R10, R9
+	PREFETCHT0 (R9)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1631,122 +2007,122 @@ TEXT ·tile8x16BF16(SB), NOSPLIT, $0-80
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, R8
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z8
+	VMOVUPS      (CX), Z8
+	VBROADCASTSS (BX), Z9
+	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	VBROADCASTSS (BX)(AX*1), Z9
+	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	VBROADCASTSS (BX)(AX*2), Z9
+	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
 	VBROADCASTSS (SI), Z9
-	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
 	VBROADCASTSS (SI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
 	VBROADCASTSS (SI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
+	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
 	VBROADCASTSS (DI), Z9
-	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
+	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
 	VBROADCASTSS (DI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
-	VBROADCASTSS (DI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
-	VBROADCASTSS (R8), Z9
-	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
-	VBROADCASTSS (R8)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xf952 // VDPBF16PS Z9, Z8, Z7
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z8
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z8
+	VBROADCASTSS 4(BX), Z9
+	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	VBROADCASTSS 4(BX)(AX*1), Z9
+	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	VBROADCASTSS 4(BX)(AX*2), Z9
+	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
 	VBROADCASTSS 4(SI), Z9
-	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
 	VBROADCASTSS 4(SI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
 	VBROADCASTSS 4(SI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
+	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
 	VBROADCASTSS 4(DI), Z9
-	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
+	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
 	VBROADCASTSS 4(DI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
-	VBROADCASTSS 4(DI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
-	VBROADCASTSS 4(R8), Z9
-	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
-	VBROADCASTSS 4(R8)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xf952 // VDPBF16PS Z9, Z8, Z7
-	VMOVUPS      128(DX), Z8
+	VMOVUPS      128(CX), Z8
+	VBROADCASTSS 8(BX), Z9
+	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	VBROADCASTSS 8(BX)(AX*1), Z9
+	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	VBROADCASTSS 8(BX)(AX*2), Z9
+	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
 	VBROADCASTSS 8(SI), Z9
-	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
+	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
 	VBROADCASTSS 8(SI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
+	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
 	VBROADCASTSS 8(SI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
+	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
 	VBROADCASTSS 8(DI), Z9
-	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
+	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
 	VBROADCASTSS 8(DI)(AX*1), Z9
-	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
-	VBROADCASTSS 8(DI)(AX*2), Z9
-	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
-	VBROADCASTSS 8(R8), Z9
-	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
-	VBROADCASTSS 8(R8)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xf952 // VDPBF16PS Z9, Z8, Z7
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z8
-	VBROADCASTSS 12(SI), Z9
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z8
+	VBROADCASTSS 12(BX), Z9
 	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z9
+	VBROADCASTSS 12(BX)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z9
+	VBROADCASTSS 12(BX)(AX*2), Z9
 	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
-	VBROADCASTSS 12(DI), Z9
+	VBROADCASTSS 12(SI), Z9
 	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
-	VBROADCASTSS 12(DI)(AX*1), Z9
+	VBROADCASTSS 12(SI)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
-	VBROADCASTSS 12(DI)(AX*2), Z9
+	VBROADCASTSS 12(SI)(AX*2), Z9
 	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
-	VBROADCASTSS 12(R8), Z9
+	VBROADCASTSS 12(DI), Z9
 	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
-	VBROADCASTSS 12(R8)(AX*1), Z9
+	VBROADCASTSS 12(DI)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xf952 // VDPBF16PS Z9, Z8, Z7
-	ADDQ         $+256, DX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
-	ADDQ         $+16, R8
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, R8
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, R8
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z8
-	VBROADCASTSS (SI), Z9
+	VMOVUPS      (CX), Z8
+	VBROADCASTSS (BX), Z9
 	LONG $0x483ed262; WORD $0xc152 // VDPBF16PS Z9, Z8, Z0
-	VBROADCASTSS (SI)(AX*1), Z9
+	VBROADCASTSS (BX)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xc952 // VDPBF16PS Z9, Z8, Z1
-	VBROADCASTSS (SI)(AX*2), Z9
+	VBROADCASTSS (BX)(AX*2), Z9
 	LONG $0x483ed262; WORD $0xd152 // VDPBF16PS Z9, Z8, Z2
-	VBROADCASTSS (DI), Z9
+	VBROADCASTSS (SI), Z9
 	LONG $0x483ed262; WORD $0xd952 // VDPBF16PS Z9, Z8, Z3
-	VBROADCASTSS (DI)(AX*1), Z9
+	VBROADCASTSS (SI)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xe152 // VDPBF16PS Z9, Z8, Z4
-	VBROADCASTSS (DI)(AX*2), Z9
+	VBROADCASTSS (SI)(AX*2), Z9
 	LONG $0x483ed262; WORD $0xe952 // VDPBF16PS Z9, Z8, Z5
-	VBROADCASTSS (R8), Z9
+	VBROADCASTSS (DI), Z9
 	LONG $0x483ed262; WORD $0xf152 // VDPBF16PS Z9, Z8, Z6
-	VBROADCASTSS (R8)(AX*1), Z9
+	VBROADCASTSS (DI)(AX*1), Z9
 	LONG $0x483ed262; WORD $0xf952 // VDPBF16PS Z9, Z8, Z7
-	ADDQ         $+64, DX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
-	ADDQ         $+4, R8
-	DECQ         CX
+	DECQ         R8
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z8
+	VMOVUPS (CX), Z8
 	VADDPS  Z8, Z0, Z0
 	VADDPS  Z8, Z1, Z1
 	VADDPS  Z8, Z2, Z2
@@ -1757,65 +2133,111 @@ summed:
 	VADDPS  Z8, Z7, Z7
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), R8
+	SHLQ   $0x02, R8
+	MOVQ   add+16(FP), R9
+	MOVQ   ldadd+24(FP), R10
+	SHLQ   $0x02, R10
+	TESTQ  R9, R9
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	ADDQ   BX, DX
-	VADDPS (DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	ADDQ   BX, DX
-	VADDPS (DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	ADDQ   BX, DX
-	VADDPS (DX), Z7, Z7
+	VADDPS (R9), Z0, Z0
+	ADDQ   R10, R9
+	VADDPS (R9), Z1, Z1
+	ADDQ   R10, R9
+	VADDPS (R9), Z2, Z2
+	ADDQ   R10, R9
+	VADDPS (R9), Z3, Z3
+	ADDQ   R10, R9
+	VADDPS (R9), Z4, Z4
+	ADDQ   R10, R9
+	VADDPS (R9), Z5, Z5
+	ADDQ   R10, R9
+	VADDPS (R9), Z6, Z6
+	ADDQ   R10, R9
+	VADDPS (R9), Z7, Z7
+	ADDQ   R10, R9
+	MOVQ   R9, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z3, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z5, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z7, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z3, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z4, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z5, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z6, (CX)
+	ADDQ    R8, CX
+	VMOVUPS Z7, (CX)
+	ADDQ    R8, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x08, AX, R8
+	SUBQ    CX, R8
+	ADDQ    R8, BX
+	ADDQ    R8, SI
+	ADDQ    R8, DI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile8x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile8x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile8x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
-	LEAQ   (R8)(AX*1), R9
-	LEAQ   (R9)(AX*2), R9
+TEXT ·tile8x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+	LEAQ (SI)(AX*1), DI
+	LEAQ (DI)(AX*2), DI
+
+tile:
+	MOVQ       k+64(FP), R8
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, R8, R9
+	ADDQ       CX, R9
+	CMPQ       R8, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R10
+	MOVQ       ldout+8(FP), R11
+	SHLQ       $0x02, R11
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 64(R10)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1832,169 +2254,169 @@ TEXT ·tile8x32BF16(SB), NOSPLIT, $0-80
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, R8
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z16
-	VMOVUPS      (BX), Z17
+	VMOVUPS      (CX), Z16
+	VMOVUPS      (R9), Z17
+	VBROADCASTSS (BX), Z18
+	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
+	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	VBROADCASTSS (BX)(AX*1), Z18
+	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
+	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
+	VBROADCASTSS (BX)(AX*2), Z18
+	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
+	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
+	VBROADCASTSS (SI), Z18
+	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
+	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
+	VBROADCASTSS (SI)(AX*1), Z18
+	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
+	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
+	VBROADCASTSS (SI)(AX*2), Z18
+	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
+	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
 	VBROADCASTSS (DI), Z18
-	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
-	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
+	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
 	VBROADCASTSS (DI)(AX*1), Z18
-	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
-	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
-	VBROADCASTSS (DI)(AX*2), Z18
-	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
-	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
-	VBROADCASTSS (R8), Z18
-	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
-	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
-	VBROADCASTSS (R8)(AX*1), Z18
-	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
-	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
-	VBROADCASTSS (R8)(AX*2), Z18
-	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
-	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
-	VBROADCASTSS (R9), Z18
-	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
-	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
-	VBROADCASTSS (R9)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z14
 	LONG $0x40763262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z15
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z16
-	VMOVUPS      64(BX), Z17
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z16
+	VMOVUPS      64(R9), Z17
+	VBROADCASTSS 4(BX), Z18
+	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
+	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	VBROADCASTSS 4(BX)(AX*1), Z18
+	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
+	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
+	VBROADCASTSS 4(BX)(AX*2), Z18
+	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
+	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
+	VBROADCASTSS 4(SI), Z18
+	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
+	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
+	VBROADCASTSS 4(SI)(AX*1), Z18
+	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
+	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
+	VBROADCASTSS 4(SI)(AX*2), Z18
+	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
+	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
 	VBROADCASTSS 4(DI), Z18
-	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
-	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
+	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
 	VBROADCASTSS 4(DI)(AX*1), Z18
-	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
-	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
-	VBROADCASTSS 4(DI)(AX*2), Z18
-	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
-	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
-	VBROADCASTSS 4(R8), Z18
-	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
-	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
-	VBROADCASTSS 4(R8)(AX*1), Z18
-	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
-	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
-	VBROADCASTSS 4(R8)(AX*2), Z18
-	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
-	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
-	VBROADCASTSS 4(R9), Z18
-	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
-	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
-	VBROADCASTSS 4(R9)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z14
 	LONG $0x40763262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z15
-	VMOVUPS      128(DX), Z16
-	VMOVUPS      128(BX), Z17
+	VMOVUPS      128(CX), Z16
+	VMOVUPS      128(R9), Z17
+	VBROADCASTSS 8(BX), Z18
+	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
+	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	VBROADCASTSS 8(BX)(AX*1), Z18
+	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
+	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
+	VBROADCASTSS 8(BX)(AX*2), Z18
+	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
+	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
+	VBROADCASTSS 8(SI), Z18
+	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
+	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
+	VBROADCASTSS 8(SI)(AX*1), Z18
+	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
+	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
+	VBROADCASTSS 8(SI)(AX*2), Z18
+	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
+	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
 	VBROADCASTSS 8(DI), Z18
-	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
-	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
+	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
+	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
 	VBROADCASTSS 8(DI)(AX*1), Z18
-	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
-	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z18
-	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
-	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
-	VBROADCASTSS 8(R8), Z18
-	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
-	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
-	VBROADCASTSS 8(R8)(AX*1), Z18
-	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
-	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
-	VBROADCASTSS 8(R8)(AX*2), Z18
-	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
-	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
-	VBROADCASTSS 8(R9), Z18
-	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
-	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
-	VBROADCASTSS 8(R9)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z14
 	LONG $0x40763262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z15
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z16
-	VMOVUPS      192(BX), Z17
-	VBROADCASTSS 12(DI), Z18
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z16
+	VMOVUPS      192(R9), Z17
+	VBROADCASTSS 12(BX), Z18
 	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
 	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z18
+	VBROADCASTSS 12(BX)(AX*1), Z18
 	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
 	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z18
+	VBROADCASTSS 12(BX)(AX*2), Z18
 	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
 	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
-	VBROADCASTSS 12(R8), Z18
+	VBROADCASTSS 12(SI), Z18
 	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
 	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
-	VBROADCASTSS 12(R8)(AX*1), Z18
+	VBROADCASTSS 12(SI)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
 	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
-	VBROADCASTSS 12(R8)(AX*2), Z18
+	VBROADCASTSS 12(SI)(AX*2), Z18
 	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
 	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
-	VBROADCASTSS 12(R9), Z18
+	VBROADCASTSS 12(DI), Z18
 	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
 	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
-	VBROADCASTSS 12(R9)(AX*1), Z18
+	VBROADCASTSS 12(DI)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z14
 	LONG $0x40763262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z15
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
+	ADDQ         $+256, CX
+	ADDQ         $+256, R9
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
 	ADDQ         $+16, DI
-	ADDQ         $+16, R8
-	ADDQ         $+16, R9
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, R8
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, R8
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z16
-	VMOVUPS      (BX), Z17
-	VBROADCASTSS (DI), Z18
+	VMOVUPS      (CX), Z16
+	VMOVUPS      (R9), Z17
+	VBROADCASTSS (BX), Z18
 	LONG $0x407eb262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z0
 	LONG $0x4076b262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z1
-	VBROADCASTSS (DI)(AX*1), Z18
+	VBROADCASTSS (BX)(AX*1), Z18
 	LONG $0x407eb262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z2
 	LONG $0x4076b262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z3
-	VBROADCASTSS (DI)(AX*2), Z18
+	VBROADCASTSS (BX)(AX*2), Z18
 	LONG $0x407eb262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z4
 	LONG $0x4076b262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z5
-	VBROADCASTSS (R8), Z18
+	VBROADCASTSS (SI), Z18
 	LONG $0x407eb262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z6
 	LONG $0x4076b262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z7
-	VBROADCASTSS (R8)(AX*1), Z18
+	VBROADCASTSS (SI)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xc252 // VDPBF16PS Z18, Z16, Z8
 	LONG $0x40763262; WORD $0xca52 // VDPBF16PS Z18, Z17, Z9
-	VBROADCASTSS (R8)(AX*2), Z18
+	VBROADCASTSS (SI)(AX*2), Z18
 	LONG $0x407e3262; WORD $0xd252 // VDPBF16PS Z18, Z16, Z10
 	LONG $0x40763262; WORD $0xda52 // VDPBF16PS Z18, Z17, Z11
-	VBROADCASTSS (R9), Z18
+	VBROADCASTSS (DI), Z18
 	LONG $0x407e3262; WORD $0xe252 // VDPBF16PS Z18, Z16, Z12
 	LONG $0x40763262; WORD $0xea52 // VDPBF16PS Z18, Z17, Z13
-	VBROADCASTSS (R9)(AX*1), Z18
+	VBROADCASTSS (DI)(AX*1), Z18
 	LONG $0x407e3262; WORD $0xf252 // VDPBF16PS Z18, Z16, Z14
 	LONG $0x40763262; WORD $0xfa52 // VDPBF16PS Z18, Z17, Z15
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	ADDQ         $+64, R9
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
 	ADDQ         $+4, DI
-	ADDQ         $+4, R8
-	ADDQ         $+4, R9
-	DECQ         CX
+	DECQ         R8
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z16
+	VMOVUPS (CX), Z16
 	VADDPS  Z16, Z0, Z0
 	VADDPS  Z16, Z2, Z2
 	VADDPS  Z16, Z4, Z4
@@ -2003,7 +2425,7 @@ summed:
 	VADDPS  Z16, Z10, Z10
 	VADDPS  Z16, Z12, Z12
 	VADDPS  Z16, Z14, Z14
-	VMOVUPS 64(AX), Z17
+	VMOVUPS 64(CX), Z17
 	VADDPS  Z17, Z1, Z1
 	VADDPS  Z17, Z3, Z3
 	VADDPS  Z17, Z5, Z5
@@ -2014,81 +2436,127 @@ summed:
 	VADDPS  Z17, Z15, Z15
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), R8
+	SHLQ   $0x02, R8
+	MOVQ   add+16(FP), R9
+	MOVQ   ldadd+24(FP), R10
+	SHLQ   $0x02, R10
+	TESTQ  R9, R9
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	VADDPS 64(DX), Z7, Z7
-	ADDQ   BX, DX
-	VADDPS (DX), Z8, Z8
-	VADDPS 64(DX), Z9, Z9
-	ADDQ   BX, DX
-	VADDPS (DX), Z10, Z10
-	VADDPS 64(DX), Z11, Z11
-	ADDQ   BX, DX
-	VADDPS (DX), Z12, Z12
-	VADDPS 64(DX), Z13, Z13
-	ADDQ   BX, DX
-	VADDPS (DX), Z14, Z14
-	VADDPS 64(DX), Z15, Z15
+	VADDPS (R9), Z0, Z0
+	VADDPS 64(R9), Z1, Z1
+	ADDQ   R10, R9
+	VADDPS (R9), Z2, Z2
+	VADDPS 64(R9), Z3, Z3
+	ADDQ   R10, R9
+	VADDPS (R9), Z4, Z4
+	VADDPS 64(R9), Z5, Z5
+	ADDQ   R10, R9
+	VADDPS (R9), Z6, Z6
+	VADDPS 64(R9), Z7, Z7
+	ADDQ   R10, R9
+	VADDPS (R9), Z8, Z8
+	VADDPS 64(R9), Z9, Z9
+	ADDQ   R10, R9
+	VADDPS (R9), Z10, Z10
+	VADDPS 64(R9), Z11, Z11
+	ADDQ   R10, R9
+	VADDPS (R9), Z12, Z12
+	VADDPS 64(R9), Z13, Z13
+	ADDQ   R10, R9
+	VADDPS (R9), Z14, Z14
+	VADDPS 64(R9), Z15, Z15
+	ADDQ   R10, R9
+	MOVQ   R9, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z10, (AX)
-	VMOVUPS Z11, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	VMOVUPS Z13, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z14, (AX)
-	VMOVUPS Z15, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z12, (CX)
+	VMOVUPS Z13, 64(CX)
+	ADDQ    R8, CX
+	VMOVUPS Z14, (CX)
+	VMOVUPS Z15, 64(CX)
+	ADDQ    R8, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x08, AX, R8
+	SUBQ    CX, R8
+	ADDQ    R8, BX
+	ADDQ    R8, SI
+	ADDQ    R8, DI
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile12x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile12x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile12x16BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	MOVQ   ahead+72(FP), BX
-	ADDQ   DX, BX
-	MOVQ   a+40(FP), SI
-	LEAQ   (SI)(AX*1), DI
-	LEAQ   (DI)(AX*2), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
-	LEAQ   (R8)(AX*1), R9
-	LEAQ   (R9)(AX*2), R9
+TEXT ·tile12x16BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+	LEAQ (SI)(AX*1), DI
+	LEAQ (DI)(AX*2), DI
+	LEAQ (DI)(AX*1), R8
+	LEAQ (R8)(AX*2), R8
+
+tile:
+	MOVQ       k+64(FP), R9
+	MOVQ       panel+56(FP), CX
+	CMPQ       R9, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R10
+	MOVQ       ldout+8(FP), R11
+	SHLQ       $0x02, R11
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+	ADDQ       R11, R10
+	PREFETCHT0 (R10)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2101,164 +2569,164 @@ TEXT ·tile12x16BF16(SB), NOSPLIT, $0-80
 	VXORPS Z9, Z9, Z9
 	VXORPS Z10, Z10, Z10
 	VXORPS Z11, Z11, Z11
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, R9
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z12
+	VMOVUPS      (CX), Z12
+	VBROADCASTSS (BX), Z13
+	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	VBROADCASTSS (BX)(AX*1), Z13
+	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	VBROADCASTSS (BX)(AX*2), Z13
+	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
 	VBROADCASTSS (SI), Z13
-	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
 	VBROADCASTSS (SI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
 	VBROADCASTSS (SI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
 	VBROADCASTSS (DI), Z13
-	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
 	VBROADCASTSS (DI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
 	VBROADCASTSS (DI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
+	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
 	VBROADCASTSS (R8), Z13
-	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
+	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
 	VBROADCASTSS (R8)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
+	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
 	VBROADCASTSS (R8)(AX*2), Z13
-	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
-	VBROADCASTSS (R9), Z13
-	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
-	VBROADCASTSS (R9)(AX*1), Z13
-	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
-	VBROADCASTSS (R9)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z11
-	PREFETCHT1   (BX)
-	VMOVUPS      64(DX), Z12
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z12
+	VBROADCASTSS 4(BX), Z13
+	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	VBROADCASTSS 4(BX)(AX*1), Z13
+	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	VBROADCASTSS 4(BX)(AX*2), Z13
+	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
 	VBROADCASTSS 4(SI), Z13
-	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
 	VBROADCASTSS 4(SI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
 	VBROADCASTSS 4(SI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
 	VBROADCASTSS 4(DI), Z13
-	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
 	VBROADCASTSS 4(DI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
 	VBROADCASTSS 4(DI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
+	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
 	VBROADCASTSS 4(R8), Z13
-	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
+	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
 	VBROADCASTSS 4(R8)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
+	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
 	VBROADCASTSS 4(R8)(AX*2), Z13
-	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
-	VBROADCASTSS 4(R9), Z13
-	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
-	VBROADCASTSS 4(R9)(AX*1), Z13
-	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
-	VBROADCASTSS 4(R9)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z11
-	VMOVUPS      128(DX), Z12
+	VMOVUPS      128(CX), Z12
+	VBROADCASTSS 8(BX), Z13
+	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	VBROADCASTSS 8(BX)(AX*1), Z13
+	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	VBROADCASTSS 8(BX)(AX*2), Z13
+	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
 	VBROADCASTSS 8(SI), Z13
-	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
+	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
 	VBROADCASTSS 8(SI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
+	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
 	VBROADCASTSS 8(SI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
+	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
 	VBROADCASTSS 8(DI), Z13
-	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
+	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
 	VBROADCASTSS 8(DI)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
+	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
 	VBROADCASTSS 8(DI)(AX*2), Z13
-	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
+	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
 	VBROADCASTSS 8(R8), Z13
-	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
+	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
 	VBROADCASTSS 8(R8)(AX*1), Z13
-	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
+	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
 	VBROADCASTSS 8(R8)(AX*2), Z13
-	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
-	VBROADCASTSS 8(R9), Z13
-	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
-	VBROADCASTSS 8(R9)(AX*1), Z13
-	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
-	VBROADCASTSS 8(R9)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z11
-	PREFETCHT1   64(BX)
-	VMOVUPS      192(DX), Z12
-	VBROADCASTSS 12(SI), Z13
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z12
+	VBROADCASTSS 12(BX), Z13
 	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
-	VBROADCASTSS 12(SI)(AX*1), Z13
+	VBROADCASTSS 12(BX)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
-	VBROADCASTSS 12(SI)(AX*2), Z13
+	VBROADCASTSS 12(BX)(AX*2), Z13
 	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
-	VBROADCASTSS 12(DI), Z13
+	VBROADCASTSS 12(SI), Z13
 	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
-	VBROADCASTSS 12(DI)(AX*1), Z13
+	VBROADCASTSS 12(SI)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
-	VBROADCASTSS 12(DI)(AX*2), Z13
+	VBROADCASTSS 12(SI)(AX*2), Z13
 	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
-	VBROADCASTSS 12(R8), Z13
+	VBROADCASTSS 12(DI), Z13
 	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
-	VBROADCASTSS 12(R8)(AX*1), Z13
+	VBROADCASTSS 12(DI)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
-	VBROADCASTSS 12(R8)(AX*2), Z13
+	VBROADCASTSS 12(DI)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
-	VBROADCASTSS 12(R9), Z13
+	VBROADCASTSS 12(R8), Z13
 	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
-	VBROADCASTSS 12(R9)(AX*1), Z13
+	VBROADCASTSS 12(R8)(AX*1), Z13
 	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
-	VBROADCASTSS 12(R9)(AX*2), Z13
+	VBROADCASTSS 12(R8)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z11
-	ADDQ         $+256, DX
+	ADDQ         $+256, CX
+	ADDQ         $+16, BX
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
 	ADDQ         $+16, R8
-	ADDQ         $+16, R9
-	ADDQ         $+128, BX
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, R9
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, R9
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z12
-	VBROADCASTSS (SI), Z13
+	VMOVUPS      (CX), Z12
+	VBROADCASTSS (BX), Z13
 	LONG $0x481ed262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z0
-	VBROADCASTSS (SI)(AX*1), Z13
+	VBROADCASTSS (BX)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z1
-	VBROADCASTSS (SI)(AX*2), Z13
+	VBROADCASTSS (BX)(AX*2), Z13
 	LONG $0x481ed262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z2
-	VBROADCASTSS (DI), Z13
+	VBROADCASTSS (SI), Z13
 	LONG $0x481ed262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z3
-	VBROADCASTSS (DI)(AX*1), Z13
+	VBROADCASTSS (SI)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xe552 // VDPBF16PS Z13, Z12, Z4
-	VBROADCASTSS (DI)(AX*2), Z13
+	VBROADCASTSS (SI)(AX*2), Z13
 	LONG $0x481ed262; WORD $0xed52 // VDPBF16PS Z13, Z12, Z5
-	VBROADCASTSS (R8), Z13
+	VBROADCASTSS (DI), Z13
 	LONG $0x481ed262; WORD $0xf552 // VDPBF16PS Z13, Z12, Z6
-	VBROADCASTSS (R8)(AX*1), Z13
+	VBROADCASTSS (DI)(AX*1), Z13
 	LONG $0x481ed262; WORD $0xfd52 // VDPBF16PS Z13, Z12, Z7
-	VBROADCASTSS (R8)(AX*2), Z13
+	VBROADCASTSS (DI)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xc552 // VDPBF16PS Z13, Z12, Z8
-	VBROADCASTSS (R9), Z13
+	VBROADCASTSS (R8), Z13
 	LONG $0x481e5262; WORD $0xcd52 // VDPBF16PS Z13, Z12, Z9
-	VBROADCASTSS (R9)(AX*1), Z13
+	VBROADCASTSS (R8)(AX*1), Z13
 	LONG $0x481e5262; WORD $0xd552 // VDPBF16PS Z13, Z12, Z10
-	VBROADCASTSS (R9)(AX*2), Z13
+	VBROADCASTSS (R8)(AX*2), Z13
 	LONG $0x481e5262; WORD $0xdd52 // VDPBF16PS Z13, Z12, Z11
-	ADDQ         $+64, DX
+	ADDQ         $+64, CX
+	ADDQ         $+4, BX
 	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	ADDQ         $+4, R8
-	ADDQ         $+4, R9
-	DECQ         CX
+	DECQ         R9
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z12
+	VMOVUPS (CX), Z12
 	VADDPS  Z12, Z0, Z0
 	VADDPS  Z12, Z1, Z1
 	VADDPS  Z12, Z2, Z2
@@ -2273,83 +2741,142 @@ summed:
 	VADDPS  Z12, Z11, Z11
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), R9
+	SHLQ   $0x02, R9
+	MOVQ   add+16(FP), R10
+	MOVQ   ldadd+24(FP), R11
+	SHLQ   $0x02, R11
+	TESTQ  R10, R10
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	ADDQ   BX, DX
-	VADDPS (DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	ADDQ   BX, DX
-	VADDPS (DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	ADDQ   BX, DX
-	VADDPS (DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	ADDQ   BX, DX
-	VADDPS (DX), Z7, Z7
-	ADDQ   BX, DX
-	VADDPS (DX), Z8, Z8
-	ADDQ   BX, DX
-	VADDPS (DX), Z9, Z9
-	ADDQ   BX, DX
-	VADDPS (DX), Z10, Z10
-	ADDQ   BX, DX
-	VADDPS (DX), Z11, Z11
+	VADDPS (R10), Z0, Z0
+	ADDQ   R11, R10
+	VADDPS (R10), Z1, Z1
+	ADDQ   R11, R10
+	VADDPS (R10), Z2, Z2
+	ADDQ   R11, R10
+	VADDPS (R10), Z3, Z3
+	ADDQ   R11, R10
+	VADDPS (R10), Z4, Z4
+	ADDQ   R11, R10
+	VADDPS (R10), Z5, Z5
+	ADDQ   R11, R10
+	VADDPS (R10), Z6, Z6
+	ADDQ   R11, R10
+	VADDPS (R10), Z7, Z7
+	ADDQ   R11, R10
+	VADDPS (R10), Z8, Z8
+	ADDQ   R11, R10
+	VADDPS (R10), Z9, Z9
+	ADDQ   R11, R10
+	VADDPS (R10), Z10, Z10
+	ADDQ   R11, R10
+	VADDPS (R10), Z11, Z11
+	ADDQ   R11, R10
+	MOVQ   R10, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z1, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z3, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z5, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z7, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z9, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z10, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z11, (AX)
+	VMOVUPS Z0, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z1, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z2, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z3, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z4, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z5, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z6, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z7, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z8, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z9, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z10, (CX)
+	ADDQ    R9, CX
+	VMOVUPS Z11, (CX)
+	ADDQ    R9, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x0c, AX, R9
+	SUBQ    CX, R9
+	ADDQ    R9, BX
+	ADDQ    R9, SI
+	ADDQ    R9, DI
+	ADDQ    R9, R8
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET
 
-// func tile12x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+// func tile12x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·tile12x32BF16(SB), NOSPLIT, $0-80
-	MOVQ   lda+48(FP), AX
-	SHLQ   $0x02, AX
-	MOVQ   k+64(FP), CX
-	MOVQ   panel+56(FP), DX
-	IMUL3Q $0x40, CX, BX
-	ADDQ   DX, BX
-	MOVQ   ahead+72(FP), SI
-	ADDQ   DX, SI
-	MOVQ   a+40(FP), DI
-	LEAQ   (DI)(AX*1), R8
-	LEAQ   (R8)(AX*2), R8
-	LEAQ   (R8)(AX*1), R9
-	LEAQ   (R9)(AX*2), R9
-	LEAQ   (R9)(AX*1), R10
-	LEAQ   (R10)(AX*2), R10
+TEXT ·tile12x32BF16(SB), NOSPLIT, $0-88
+	MOVQ lda+48(FP), AX
+	SHLQ $0x02, AX
+	MOVQ panel+56(FP), CX
+	MOVQ ahead+72(FP), DX
+	ADDQ CX, DX
+	MOVQ a+40(FP), BX
+	LEAQ (BX)(AX*1), SI
+	LEAQ (SI)(AX*2), SI
+	LEAQ (SI)(AX*1), DI
+	LEAQ (DI)(AX*2), DI
+	LEAQ (DI)(AX*1), R8
+	LEAQ (R8)(AX*2), R8
+
+tile:
+	MOVQ       k+64(FP), R9
+	MOVQ       panel+56(FP), CX
+	IMUL3Q     $0x40, R9, R10
+	ADDQ       CX, R10
+	CMPQ       R9, $0x40
+	JL         fetched
+	MOVQ       out+0(FP), R11
+	MOVQ       ldout+8(FP), R12
+	SHLQ       $0x02, R12
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+	ADDQ       R12, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 64(R11)
+
+fetched:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2374,231 +2901,231 @@ TEXT ·tile12x32BF16(SB), NOSPLIT, $0-80
 	VXORPS Z21, Z21, Z21
 	VXORPS Z22, Z22, Z22
 	VXORPS Z23, Z23, Z23
-	SUBQ   $0x04, CX
+	SUBQ   $0x04, R9
 	JL     rest
 
 unrolled:
-	VMOVUPS      (DX), Z24
-	VMOVUPS      (BX), Z25
+	VMOVUPS      (CX), Z24
+	VMOVUPS      (R10), Z25
+	VBROADCASTSS (BX), Z26
+	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
+	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	VBROADCASTSS (BX)(AX*1), Z26
+	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
+	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
+	VBROADCASTSS (BX)(AX*2), Z26
+	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
+	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
+	VBROADCASTSS (SI), Z26
+	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
+	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
+	VBROADCASTSS (SI)(AX*1), Z26
+	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
+	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
+	VBROADCASTSS (SI)(AX*2), Z26
+	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
+	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
 	VBROADCASTSS (DI), Z26
-	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
-	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
+	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
 	VBROADCASTSS (DI)(AX*1), Z26
-	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
-	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
+	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
+	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
 	VBROADCASTSS (DI)(AX*2), Z26
-	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
-	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
+	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
+	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
 	VBROADCASTSS (R8), Z26
-	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
-	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
+	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
+	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
 	VBROADCASTSS (R8)(AX*1), Z26
-	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
-	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
+	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
+	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
 	VBROADCASTSS (R8)(AX*2), Z26
-	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
-	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
-	VBROADCASTSS (R9), Z26
-	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
-	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
-	VBROADCASTSS (R9)(AX*1), Z26
-	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
-	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
-	VBROADCASTSS (R9)(AX*2), Z26
-	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
-	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
-	VBROADCASTSS (R10), Z26
-	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
-	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
-	VBROADCASTSS (R10)(AX*1), Z26
-	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
-	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
-	VBROADCASTSS (R10)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z22
 	LONG $0x40368262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z23
-	PREFETCHT1   (SI)
-	VMOVUPS      64(DX), Z24
-	VMOVUPS      64(BX), Z25
+	PREFETCHT1   (DX)
+	VMOVUPS      64(CX), Z24
+	VMOVUPS      64(R10), Z25
+	VBROADCASTSS 4(BX), Z26
+	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
+	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	VBROADCASTSS 4(BX)(AX*1), Z26
+	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
+	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
+	VBROADCASTSS 4(BX)(AX*2), Z26
+	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
+	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
+	VBROADCASTSS 4(SI), Z26
+	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
+	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
+	VBROADCASTSS 4(SI)(AX*1), Z26
+	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
+	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
+	VBROADCASTSS 4(SI)(AX*2), Z26
+	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
+	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
 	VBROADCASTSS 4(DI), Z26
-	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
-	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
+	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
 	VBROADCASTSS 4(DI)(AX*1), Z26
-	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
-	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
+	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
+	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
 	VBROADCASTSS 4(DI)(AX*2), Z26
-	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
-	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
+	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
+	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
 	VBROADCASTSS 4(R8), Z26
-	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
-	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
+	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
+	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
 	VBROADCASTSS 4(R8)(AX*1), Z26
-	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
-	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
+	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
+	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
 	VBROADCASTSS 4(R8)(AX*2), Z26
-	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
-	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
-	VBROADCASTSS 4(R9), Z26
-	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
-	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
-	VBROADCASTSS 4(R9)(AX*1), Z26
-	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
-	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
-	VBROADCASTSS 4(R9)(AX*2), Z26
-	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
-	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
-	VBROADCASTSS 4(R10), Z26
-	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
-	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
-	VBROADCASTSS 4(R10)(AX*1), Z26
-	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
-	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
-	VBROADCASTSS 4(R10)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z22
 	LONG $0x40368262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z23
-	VMOVUPS      128(DX), Z24
-	VMOVUPS      128(BX), Z25
+	VMOVUPS      128(CX), Z24
+	VMOVUPS      128(R10), Z25
+	VBROADCASTSS 8(BX), Z26
+	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
+	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	VBROADCASTSS 8(BX)(AX*1), Z26
+	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
+	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
+	VBROADCASTSS 8(BX)(AX*2), Z26
+	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
+	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
+	VBROADCASTSS 8(SI), Z26
+	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
+	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
+	VBROADCASTSS 8(SI)(AX*1), Z26
+	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
+	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
+	VBROADCASTSS 8(SI)(AX*2), Z26
+	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
+	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
 	VBROADCASTSS 8(DI), Z26
-	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
-	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
+	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
+	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
 	VBROADCASTSS 8(DI)(AX*1), Z26
-	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
-	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
-	VBROADCASTSS 8(DI)(AX*2), Z26
-	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
-	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
-	VBROADCASTSS 8(R8), Z26
-	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
-	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
-	VBROADCASTSS 8(R8)(AX*1), Z26
-	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
-	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
-	VBROADCASTSS 8(R8)(AX*2), Z26
-	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
-	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
-	VBROADCASTSS 8(R9), Z26
-	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
-	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
-	VBROADCASTSS 8(R9)(AX*1), Z26
 	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
 	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
-	VBROADCASTSS 8(R9)(AX*2), Z26
+	VBROADCASTSS 8(DI)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
 	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
-	VBROADCASTSS 8(R10), Z26
+	VBROADCASTSS 8(R8), Z26
 	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
 	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
-	VBROADCASTSS 8(R10)(AX*1), Z26
+	VBROADCASTSS 8(R8)(AX*1), Z26
 	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
 	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
-	VBROADCASTSS 8(R10)(AX*2), Z26
+	VBROADCASTSS 8(R8)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z22
 	LONG $0x40368262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z23
-	PREFETCHT1   64(SI)
-	VMOVUPS      192(DX), Z24
-	VMOVUPS      192(BX), Z25
-	VBROADCASTSS 12(DI), Z26
+	PREFETCHT1   64(DX)
+	VMOVUPS      192(CX), Z24
+	VMOVUPS      192(R10), Z25
+	VBROADCASTSS 12(BX), Z26
 	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
 	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
-	VBROADCASTSS 12(DI)(AX*1), Z26
+	VBROADCASTSS 12(BX)(AX*1), Z26
 	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
 	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
-	VBROADCASTSS 12(DI)(AX*2), Z26
+	VBROADCASTSS 12(BX)(AX*2), Z26
 	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
 	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
-	VBROADCASTSS 12(R8), Z26
+	VBROADCASTSS 12(SI), Z26
 	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
 	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
-	VBROADCASTSS 12(R8)(AX*1), Z26
+	VBROADCASTSS 12(SI)(AX*1), Z26
 	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
 	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
-	VBROADCASTSS 12(R8)(AX*2), Z26
+	VBROADCASTSS 12(SI)(AX*2), Z26
 	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
 	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
-	VBROADCASTSS 12(R9), Z26
+	VBROADCASTSS 12(DI), Z26
 	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
 	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
-	VBROADCASTSS 12(R9)(AX*1), Z26
+	VBROADCASTSS 12(DI)(AX*1), Z26
 	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
 	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
-	VBROADCASTSS 12(R9)(AX*2), Z26
+	VBROADCASTSS 12(DI)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
 	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
-	VBROADCASTSS 12(R10), Z26
+	VBROADCASTSS 12(R8), Z26
 	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
 	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
-	VBROADCASTSS 12(R10)(AX*1), Z26
+	VBROADCASTSS 12(R8)(AX*1), Z26
 	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
 	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
-	VBROADCASTSS 12(R10)(AX*2), Z26
+	VBROADCASTSS 12(R8)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z22
 	LONG $0x40368262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z23
-	ADDQ         $+256, DX
-	ADDQ         $+256, BX
+	ADDQ         $+256, CX
+	ADDQ         $+256, R10
+	ADDQ         $+16, BX
+	ADDQ         $+16, SI
 	ADDQ         $+16, DI
 	ADDQ         $+16, R8
-	ADDQ         $+16, R9
-	ADDQ         $+16, R10
-	ADDQ         $+128, SI
-	SUBQ         $0x04, CX
+	ADDQ         $+128, DX
+	SUBQ         $0x04, R9
 	JGE          unrolled
 
 rest:
-	ADDQ $0x04, CX
+	ADDQ $0x04, R9
 	JZ   summed
 
 single:
-	VMOVUPS      (DX), Z24
-	VMOVUPS      (BX), Z25
-	VBROADCASTSS (DI), Z26
+	VMOVUPS      (CX), Z24
+	VMOVUPS      (R10), Z25
+	VBROADCASTSS (BX), Z26
 	LONG $0x403e9262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z0
 	LONG $0x40369262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z1
-	VBROADCASTSS (DI)(AX*1), Z26
+	VBROADCASTSS (BX)(AX*1), Z26
 	LONG $0x403e9262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z2
 	LONG $0x40369262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z3
-	VBROADCASTSS (DI)(AX*2), Z26
+	VBROADCASTSS (BX)(AX*2), Z26
 	LONG $0x403e9262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z4
 	LONG $0x40369262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z5
-	VBROADCASTSS (R8), Z26
+	VBROADCASTSS (SI), Z26
 	LONG $0x403e9262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z6
 	LONG $0x40369262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z7
-	VBROADCASTSS (R8)(AX*1), Z26
+	VBROADCASTSS (SI)(AX*1), Z26
 	LONG $0x403e1262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z8
 	LONG $0x40361262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z9
-	VBROADCASTSS (R8)(AX*2), Z26
+	VBROADCASTSS (SI)(AX*2), Z26
 	LONG $0x403e1262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z10
 	LONG $0x40361262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z11
-	VBROADCASTSS (R9), Z26
+	VBROADCASTSS (DI), Z26
 	LONG $0x403e1262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z12
 	LONG $0x40361262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z13
-	VBROADCASTSS (R9)(AX*1), Z26
+	VBROADCASTSS (DI)(AX*1), Z26
 	LONG $0x403e1262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z14
 	LONG $0x40361262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z15
-	VBROADCASTSS (R9)(AX*2), Z26
+	VBROADCASTSS (DI)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xc252 // VDPBF16PS Z26, Z24, Z16
 	LONG $0x40368262; WORD $0xca52 // VDPBF16PS Z26, Z25, Z17
-	VBROADCASTSS (R10), Z26
+	VBROADCASTSS (R8), Z26
 	LONG $0x403e8262; WORD $0xd252 // VDPBF16PS Z26, Z24, Z18
 	LONG $0x40368262; WORD $0xda52 // VDPBF16PS Z26, Z25, Z19
-	VBROADCASTSS (R10)(AX*1), Z26
+	VBROADCASTSS (R8)(AX*1), Z26
 	LONG $0x403e8262; WORD $0xe252 // VDPBF16PS Z26, Z24, Z20
 	LONG $0x40368262; WORD $0xea52 // VDPBF16PS Z26, Z25, Z21
-	VBROADCASTSS (R10)(AX*2), Z26
+	VBROADCASTSS (R8)(AX*2), Z26
 	LONG $0x403e8262; WORD $0xf252 // VDPBF16PS Z26, Z24, Z22
 	LONG $0x40368262; WORD $0xfa52 // VDPBF16PS Z26, Z25, Z23
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
+	ADDQ         $+64, CX
+	ADDQ         $+64, R10
+	ADDQ         $+4, BX
+	ADDQ         $+4, SI
 	ADDQ         $+4, DI
 	ADDQ         $+4, R8
-	ADDQ         $+4, R9
-	ADDQ         $+4, R10
-	DECQ         CX
+	DECQ         R9
 	JNZ          single
 
 summed:
-	MOVQ    bias+32(FP), AX
-	TESTQ   AX, AX
+	MOVQ    bias+32(FP), CX
+	TESTQ   CX, CX
 	JZ      unbiased
-	VMOVUPS (AX), Z24
+	VMOVUPS (CX), Z24
 	VADDPS  Z24, Z0, Z0
 	VADDPS  Z24, Z2, Z2
 	VADDPS  Z24, Z4, Z4
@@ -2611,7 +3138,7 @@ summed:
 	VADDPS  Z24, Z18, Z18
 	VADDPS  Z24, Z20, Z20
 	VADDPS  Z24, Z22, Z22
-	VMOVUPS 64(AX), Z25
+	VMOVUPS 64(CX), Z25
 	VADDPS  Z25, Z1, Z1
 	VADDPS  Z25, Z3, Z3
 	VADDPS  Z25, Z5, Z5
@@ -2626,85 +3153,99 @@ summed:
 	VADDPS  Z25, Z23, Z23
 
 unbiased:
-	MOVQ   out+0(FP), AX
-	MOVQ   ldout+8(FP), CX
-	SHLQ   $0x02, CX
-	MOVQ   add+16(FP), DX
-	MOVQ   ldadd+24(FP), BX
-	SHLQ   $0x02, BX
-	TESTQ  DX, DX
+	MOVQ   out+0(FP), CX
+	MOVQ   ldout+8(FP), R9
+	SHLQ   $0x02, R9
+	MOVQ   add+16(FP), R10
+	MOVQ   ldadd+24(FP), R11
+	SHLQ   $0x02, R11
+	TESTQ  R10, R10
 	JZ     store
-	VADDPS (DX), Z0, Z0
-	VADDPS 64(DX), Z1, Z1
-	ADDQ   BX, DX
-	VADDPS (DX), Z2, Z2
-	VADDPS 64(DX), Z3, Z3
-	ADDQ   BX, DX
-	VADDPS (DX), Z4, Z4
-	VADDPS 64(DX), Z5, Z5
-	ADDQ   BX, DX
-	VADDPS (DX), Z6, Z6
-	VADDPS 64(DX), Z7, Z7
-	ADDQ   BX, DX
-	VADDPS (DX), Z8, Z8
-	VADDPS 64(DX), Z9, Z9
-	ADDQ   BX, DX
-	VADDPS (DX), Z10, Z10
-	VADDPS 64(DX), Z11, Z11
-	ADDQ   BX, DX
-	VADDPS (DX), Z12, Z12
-	VADDPS 64(DX), Z13, Z13
-	ADDQ   BX, DX
-	VADDPS (DX), Z14, Z14
-	VADDPS 64(DX), Z15, Z15
-	ADDQ   BX, DX
-	VADDPS (DX), Z16, Z16
-	VADDPS 64(DX), Z17, Z17
-	ADDQ   BX, DX
-	VADDPS (DX), Z18, Z18
-	VADDPS 64(DX), Z19, Z19
-	ADDQ   BX, DX
-	VADDPS (DX), Z20, Z20
-	VADDPS 64(DX), Z21, Z21
-	ADDQ   BX, DX
-	VADDPS (DX), Z22, Z22
-	VADDPS 64(DX), Z23, Z23
+	VADDPS (R10), Z0, Z0
+	VADDPS 64(R10), Z1, Z1
+	ADDQ   R11, R10
+	VADDPS (R10), Z2, Z2
+	VADDPS 64(R10), Z3, Z3
+	ADDQ   R11, R10
+	VADDPS (R10), Z4, Z4
+	VADDPS 64(R10), Z5, Z5
+	ADDQ   R11, R10
+	VADDPS (R10), Z6, Z6
+	VADDPS 64(R10), Z7, Z7
+	ADDQ   R11, R10
+	VADDPS (R10), Z8, Z8
+	VADDPS 64(R10), Z9, Z9
+	ADDQ   R11, R10
+	VADDPS (R10), Z10, Z10
+	VADDPS 64(R10), Z11, Z11
+	ADDQ   R11, R10
+	VADDPS (R10), Z12, Z12
+	VADDPS 64(R10), Z13, Z13
+	ADDQ   R11, R10
+	VADDPS (R10), Z14, Z14
+	VADDPS 64(R10), Z15, Z15
+	ADDQ   R11, R10
+	VADDPS (R10), Z16, Z16
+	VADDPS 64(R10), Z17, Z17
+	ADDQ   R11, R10
+	VADDPS (R10), Z18, Z18
+	VADDPS 64(R10), Z19, Z19
+	ADDQ   R11, R10
+	VADDPS (R10), Z20, Z20
+	VADDPS 64(R10), Z21, Z21
+	ADDQ   R11, R10
+	VADDPS (R10), Z22, Z22
+	VADDPS 64(R10), Z23, Z23
+	ADDQ   R11, R10
+	MOVQ   R10, add+16(FP)
 
 store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z1, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z2, (AX)
-	VMOVUPS Z3, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	VMOVUPS Z5, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z6, (AX)
-	VMOVUPS Z7, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	VMOVUPS Z9, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z10, (AX)
-	VMOVUPS Z11, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	VMOVUPS Z13, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z14, (AX)
-	VMOVUPS Z15, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z16, (AX)
-	VMOVUPS Z17, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z18, (AX)
-	VMOVUPS Z19, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z20, (AX)
-	VMOVUPS Z21, 64(AX)
-	ADDQ    CX, AX
-	VMOVUPS Z22, (AX)
-	VMOVUPS Z23, 64(AX)
+	VMOVUPS Z0, (CX)
+	VMOVUPS Z1, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z2, (CX)
+	VMOVUPS Z3, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z4, (CX)
+	VMOVUPS Z5, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z6, (CX)
+	VMOVUPS Z7, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z8, (CX)
+	VMOVUPS Z9, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z10, (CX)
+	VMOVUPS Z11, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z12, (CX)
+	VMOVUPS Z13, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z14, (CX)
+	VMOVUPS Z15, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z16, (CX)
+	VMOVUPS Z17, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z18, (CX)
+	VMOVUPS Z19, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z20, (CX)
+	VMOVUPS Z21, 64(CX)
+	ADDQ    R9, CX
+	VMOVUPS Z22, (CX)
+	VMOVUPS Z23, 64(CX)
+	ADDQ    R9, CX
+	MOVQ    CX, out+0(FP)
+	MOVQ    k+64(FP), CX
+	SHLQ    $0x02, CX
+	IMUL3Q  $0x0c, AX, R9
+	SUBQ    CX, R9
+	ADDQ    R9, BX
+	ADDQ    R9, SI
+	ADDQ    R9, DI
+	ADDQ    R9, R8
+	DECQ    count+80(FP)
+	JNZ     tile
 	VZEROUPPER
 	RET

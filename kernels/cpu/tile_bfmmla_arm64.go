@@ -7,24 +7,24 @@ package cpu
 // tile1x16BFMMLA is a tileFunc for 1 row and 1 panel.
 //
 //go:noescape
-func tile1x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile1x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile2x16BFMMLA is a tileFunc for 2 rows and 1 panel.
 //
 //go:noescape
-func tile2x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile2x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile3x16BFMMLA is a tileFunc for 3 rows and 1 panel.
 //
 //go:noescape
-func tile3x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile3x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile4x16BFMMLA is a tileFunc for 4 rows and 1 panel.
 //
 //go:noescape
-func tile4x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile4x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
 
 // tile6x16BFMMLA is a tileFunc for 6 rows and 1 panel.
 //
 //go:noescape
-func tile6x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+func tile6x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)

@@ -4,15 +4,18 @@
 
 #include "textflag.h"
 
-// func tile1x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile1x16BFMMLA(SB), NOSPLIT, $0-80
+// func tile1x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile1x16BFMMLA(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -137,22 +140,39 @@ unbiased:
 	FLDPQ 32(R8), (F10, F11)
 	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
 	WORD $0x4e2bd484 // fadd v4.4s, v4.4s, v11.4s
+	ADD R9, R8
+	MOVD R8, add+16(FP)
 
 store:
 	FSTPQ (F8, F0), 0(R6)
 	FSTPQ (F2, F4), 32(R6)
+	ADD R7, R6
+	MOVD R6, out+0(FP)
+	MOVD k+64(FP), R11
+	LSL $2, R11
+	MOVD count+80(FP), R12
+	MOVD $1, R10
+	MUL R0, R10
+	SUB R11, R10
+	ADD R10, R4
+	SUBS $1, R12
+	MOVD R12, count+80(FP)
+	BNE tile
 	RET
 
-// func tile2x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile2x16BFMMLA(SB), NOSPLIT, $0-80
+// func tile2x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile2x16BFMMLA(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
 	ADD R0, R4, R5
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -292,6 +312,8 @@ unbiased:
 	FLDPQ 32(R9), (F10, F11)
 	WORD $0x4e2ad4a5 // fadd v5.4s, v5.4s, v10.4s
 	WORD $0x4e2bd4e7 // fadd v7.4s, v7.4s, v11.4s
+	ADD R10, R9
+	MOVD R9, add+16(FP)
 
 store:
 	FSTPQ (F8, F0), 0(R7)
@@ -299,19 +321,35 @@ store:
 	ADD R8, R7
 	FSTPQ (F1, F3), 0(R7)
 	FSTPQ (F5, F7), 32(R7)
+	ADD R8, R7
+	MOVD R7, out+0(FP)
+	MOVD k+64(FP), R12
+	LSL $2, R12
+	MOVD count+80(FP), R13
+	MOVD $2, R11
+	MUL R0, R11
+	SUB R12, R11
+	ADD R11, R4
+	ADD R11, R5
+	SUBS $1, R13
+	MOVD R13, count+80(FP)
+	BNE tile
 	RET
 
-// func tile3x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile3x16BFMMLA(SB), NOSPLIT, $0-80
+// func tile3x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile3x16BFMMLA(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
 	ADD R0, R4, R5
 	ADD R0, R5, R6
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -516,6 +554,8 @@ unbiased:
 	FLDPQ 32(R10), (F20, F21)
 	WORD $0x4e34d58c // fadd v12.4s, v12.4s, v20.4s
 	WORD $0x4e35d5ce // fadd v14.4s, v14.4s, v21.4s
+	ADD R11, R10
+	MOVD R10, add+16(FP)
 
 store:
 	FSTPQ (F8, F0), 0(R8)
@@ -526,13 +566,26 @@ store:
 	ADD R9, R8
 	FSTPQ (F6, F10), 0(R8)
 	FSTPQ (F12, F14), 32(R8)
+	ADD R9, R8
+	MOVD R8, out+0(FP)
+	MOVD k+64(FP), R13
+	LSL $2, R13
+	MOVD count+80(FP), R14
+	MOVD $3, R12
+	MUL R0, R12
+	SUB R13, R12
+	ADD R12, R4
+	ADD R12, R5
+	ADD R12, R6
+	SUBS $1, R14
+	MOVD R14, count+80(FP)
+	BNE tile
 	RET
 
-// func tile4x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile4x16BFMMLA(SB), NOSPLIT, $0-80
+// func tile4x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile4x16BFMMLA(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
@@ -540,6 +593,10 @@ TEXT ·tile4x16BFMMLA(SB), NOSPLIT, $0-80
 	ADD R0, R4, R5
 	ADD R0, R5, R6
 	ADD R0, R6, R7
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -759,6 +816,8 @@ unbiased:
 	FLDPQ 32(R11), (F20, F21)
 	WORD $0x4e34d5ef // fadd v15.4s, v15.4s, v20.4s
 	WORD $0x4e35d631 // fadd v17.4s, v17.4s, v21.4s
+	ADD R12, R11
+	MOVD R11, add+16(FP)
 
 store:
 	FSTPQ (F8, F0), 0(R9)
@@ -772,13 +831,27 @@ store:
 	ADD R10, R9
 	FSTPQ (F11, F13), 0(R9)
 	FSTPQ (F15, F17), 32(R9)
+	ADD R10, R9
+	MOVD R9, out+0(FP)
+	MOVD k+64(FP), R14
+	LSL $2, R14
+	MOVD count+80(FP), R15
+	MOVD $4, R13
+	MUL R0, R13
+	SUB R14, R13
+	ADD R13, R4
+	ADD R13, R5
+	ADD R13, R6
+	ADD R13, R7
+	SUBS $1, R15
+	MOVD R15, count+80(FP)
+	BNE tile
 	RET
 
-// func tile6x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile6x16BFMMLA(SB), NOSPLIT, $0-80
+// func tile6x16BFMMLA(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile6x16BFMMLA(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
@@ -788,6 +861,10 @@ TEXT ·tile6x16BFMMLA(SB), NOSPLIT, $0-80
 	ADD R0, R6, R7
 	ADD R0, R7, R8
 	ADD R0, R8, R9
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1087,6 +1164,8 @@ unbiased:
 	FLDPQ 32(R13), (F30, F31)
 	WORD $0x4e3ed739 // fadd v25.4s, v25.4s, v30.4s
 	WORD $0x4e3fd77b // fadd v27.4s, v27.4s, v31.4s
+	ADD R14, R13
+	MOVD R13, add+16(FP)
 
 store:
 	FSTPQ (F8, F0), 0(R11)
@@ -1106,4 +1185,21 @@ store:
 	ADD R12, R11
 	FSTPQ (F21, F23), 0(R11)
 	FSTPQ (F25, F27), 32(R11)
+	ADD R12, R11
+	MOVD R11, out+0(FP)
+	MOVD k+64(FP), R16
+	LSL $2, R16
+	MOVD count+80(FP), R17
+	MOVD $6, R15
+	MUL R0, R15
+	SUB R16, R15
+	ADD R15, R4
+	ADD R15, R5
+	ADD R15, R6
+	ADD R15, R7
+	ADD R15, R8
+	ADD R15, R9
+	SUBS $1, R17
+	MOVD R17, count+80(FP)
+	BNE tile
 	RET

@@ -4,15 +4,18 @@
 
 #include "textflag.h"
 
-// func tile1x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile1x16NEON(SB), NOSPLIT, $0-80
+// func tile1x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile1x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -95,22 +98,39 @@ unbiased:
 	FLDPQ 32(R8), (F5, F6)
 	WORD $0x4e25d442 // fadd v2.4s, v2.4s, v5.4s
 	WORD $0x4e26d463 // fadd v3.4s, v3.4s, v6.4s
+	ADD R9, R8
+	MOVD R8, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R6)
 	FSTPQ (F2, F3), 32(R6)
+	ADD R7, R6
+	MOVD R6, out+0(FP)
+	MOVD k+64(FP), R11
+	LSL $2, R11
+	MOVD count+80(FP), R12
+	MOVD $1, R10
+	MUL R0, R10
+	SUB R11, R10
+	ADD R10, R4
+	SUBS $1, R12
+	MOVD R12, count+80(FP)
+	BNE tile
 	RET
 
-// func tile2x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile2x16NEON(SB), NOSPLIT, $0-80
+// func tile2x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile2x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
 	ADD R0, R4, R5
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -230,6 +250,8 @@ unbiased:
 	FLDPQ 32(R9), (F10, F11)
 	WORD $0x4e2ad4e7 // fadd v7.4s, v7.4s, v10.4s
 	WORD $0x4e2bd508 // fadd v8.4s, v8.4s, v11.4s
+	ADD R10, R9
+	MOVD R9, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R7)
@@ -237,19 +259,35 @@ store:
 	ADD R8, R7
 	FSTPQ (F5, F6), 0(R7)
 	FSTPQ (F7, F8), 32(R7)
+	ADD R8, R7
+	MOVD R7, out+0(FP)
+	MOVD k+64(FP), R12
+	LSL $2, R12
+	MOVD count+80(FP), R13
+	MOVD $2, R11
+	MUL R0, R11
+	SUB R12, R11
+	ADD R11, R4
+	ADD R11, R5
+	SUBS $1, R13
+	MOVD R13, count+80(FP)
+	BNE tile
 	RET
 
-// func tile3x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile3x16NEON(SB), NOSPLIT, $0-80
+// func tile3x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile3x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
 	MOVD a+40(FP), R4
 	ADD R0, R4, R5
 	ADD R0, R5, R6
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -406,6 +444,8 @@ unbiased:
 	FLDPQ 32(R10), (F15, F16)
 	WORD $0x4e2fd58c // fadd v12.4s, v12.4s, v15.4s
 	WORD $0x4e30d5ad // fadd v13.4s, v13.4s, v16.4s
+	ADD R11, R10
+	MOVD R10, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R8)
@@ -416,13 +456,26 @@ store:
 	ADD R9, R8
 	FSTPQ (F10, F11), 0(R8)
 	FSTPQ (F12, F13), 32(R8)
+	ADD R9, R8
+	MOVD R8, out+0(FP)
+	MOVD k+64(FP), R13
+	LSL $2, R13
+	MOVD count+80(FP), R14
+	MOVD $3, R12
+	MUL R0, R12
+	SUB R13, R12
+	ADD R12, R4
+	ADD R12, R5
+	ADD R12, R6
+	SUBS $1, R14
+	MOVD R14, count+80(FP)
+	BNE tile
 	RET
 
-// func tile4x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile4x16NEON(SB), NOSPLIT, $0-80
+// func tile4x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile4x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
@@ -430,6 +483,10 @@ TEXT ·tile4x16NEON(SB), NOSPLIT, $0-80
 	ADD R0, R4, R5
 	ADD R0, R5, R6
 	ADD R0, R6, R7
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -623,6 +680,8 @@ unbiased:
 	FLDPQ 32(R11), (F20, F21)
 	WORD $0x4e34d631 // fadd v17.4s, v17.4s, v20.4s
 	WORD $0x4e35d652 // fadd v18.4s, v18.4s, v21.4s
+	ADD R12, R11
+	MOVD R11, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R9)
@@ -636,13 +695,27 @@ store:
 	ADD R10, R9
 	FSTPQ (F15, F16), 0(R9)
 	FSTPQ (F17, F18), 32(R9)
+	ADD R10, R9
+	MOVD R9, out+0(FP)
+	MOVD k+64(FP), R14
+	LSL $2, R14
+	MOVD count+80(FP), R15
+	MOVD $4, R13
+	MUL R0, R13
+	SUB R14, R13
+	ADD R13, R4
+	ADD R13, R5
+	ADD R13, R6
+	ADD R13, R7
+	SUBS $1, R15
+	MOVD R15, count+80(FP)
+	BNE tile
 	RET
 
-// func tile5x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile5x16NEON(SB), NOSPLIT, $0-80
+// func tile5x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile5x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
@@ -651,6 +724,10 @@ TEXT ·tile5x16NEON(SB), NOSPLIT, $0-80
 	ADD R0, R5, R6
 	ADD R0, R6, R7
 	ADD R0, R7, R8
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -881,6 +958,8 @@ unbiased:
 	FLDPQ 32(R12), (F25, F26)
 	WORD $0x4e39d6d6 // fadd v22.4s, v22.4s, v25.4s
 	WORD $0x4e3ad6f7 // fadd v23.4s, v23.4s, v26.4s
+	ADD R13, R12
+	MOVD R12, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R10)
@@ -897,13 +976,28 @@ store:
 	ADD R11, R10
 	FSTPQ (F20, F21), 0(R10)
 	FSTPQ (F22, F23), 32(R10)
+	ADD R11, R10
+	MOVD R10, out+0(FP)
+	MOVD k+64(FP), R15
+	LSL $2, R15
+	MOVD count+80(FP), R16
+	MOVD $5, R14
+	MUL R0, R14
+	SUB R15, R14
+	ADD R14, R4
+	ADD R14, R5
+	ADD R14, R6
+	ADD R14, R7
+	ADD R14, R8
+	SUBS $1, R16
+	MOVD R16, count+80(FP)
+	BNE tile
 	RET
 
-// func tile6x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-TEXT ·tile6x16NEON(SB), NOSPLIT, $0-80
+// func tile6x16NEON(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)
+TEXT ·tile6x16NEON(SB), NOSPLIT, $0-88
 	MOVD lda+48(FP), R0
 	LSL $2, R0
-	MOVD k+64(FP), R1
 	MOVD panel+56(FP), R2
 	MOVD ahead+72(FP), R3
 	ADD R2, R3
@@ -913,6 +1007,10 @@ TEXT ·tile6x16NEON(SB), NOSPLIT, $0-80
 	ADD R0, R6, R7
 	ADD R0, R7, R8
 	ADD R0, R8, R9
+
+tile:
+	MOVD k+64(FP), R1
+	MOVD panel+56(FP), R2
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -1180,6 +1278,8 @@ unbiased:
 	FLDPQ 32(R13), (F30, F31)
 	WORD $0x4e3ed77b // fadd v27.4s, v27.4s, v30.4s
 	WORD $0x4e3fd79c // fadd v28.4s, v28.4s, v31.4s
+	ADD R14, R13
+	MOVD R13, add+16(FP)
 
 store:
 	FSTPQ (F0, F1), 0(R11)
@@ -1199,4 +1299,21 @@ store:
 	ADD R12, R11
 	FSTPQ (F25, F26), 0(R11)
 	FSTPQ (F27, F28), 32(R11)
+	ADD R12, R11
+	MOVD R11, out+0(FP)
+	MOVD k+64(FP), R16
+	LSL $2, R16
+	MOVD count+80(FP), R17
+	MOVD $6, R15
+	MUL R0, R15
+	SUB R16, R15
+	ADD R15, R4
+	ADD R15, R5
+	ADD R15, R6
+	ADD R15, R7
+	ADD R15, R8
+	ADD R15, R9
+	SUBS $1, R17
+	MOVD R17, count+80(FP)
+	BNE tile
 	RET

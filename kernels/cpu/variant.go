@@ -20,18 +20,21 @@ type variant struct {
 	packKeys func(p *panels, keys []float32, ld int)
 	// packValues packs the values, which have stride ld, as panels of V.
 	packValues func(p *panels, values []float32, ld int)
-	// scoreMax returns the maximum of n scores
+	// scoreMax computes the scores of rows of ld values, and sets maxima to the maximum of each row. The n scores of row r
+	// are
 	//
-	//	s_j = row[j]·scale − slope·|position − j|
+	//	s_j = row[j]·scale − slope·|position + r − j|
 	//
-	// The row has room for a whole number of panels.
-	scoreMax func(row []float32, n int, scale, slope, position float32) float32
-	// scoreExp replaces row[j] by e^(s_j − maximum) and returns the sum of the n results.
-	scoreExp func(row []float32, n int, scale, slope, position, maximum float32) float32
+	// Each row has room for a whole number of panels. The number of rows is len(maxima).
+	scoreMax func(rows []float32, ld, n int, scale, slope, position float32, maxima []float32)
+	// scoreExp replaces row[j] by e^(s_j − maximum), and sets sums to the sum of the n results of each row.
+	scoreExp func(rows []float32, ld, n int, scale, slope, position float32, maxima, sums []float32)
+	// scale sets n values in each row of out to the row of in, multiplied by the row's factor. The strides of the rows are
+	// ldout and ldin, and their number is len(factors).
+	scale func(out []float32, ldout int, in []float32, ldin, n int, factors []float32)
 
 	gelu      func(x []float32)                             // x ← GELU(x)
 	gateGELU  func(out, in, up []float32)                   // out = GELU(in) · up
-	scale     func(out, in []float32, factor float32)       // out = in · factor
 	add       func(out, in []float32)                       // out ← out + in
 	normalize func(row, gain, bias []float32, eps float32)  // LayerNorm in place
 	rotate    func(row, cos, sin []float32, factor float32) // rotary embedding of neighbouring heads
@@ -85,7 +88,7 @@ func portable() *variant {
 	return &variant{
 		name: "portable", panels: 1, tile: tilePortable, widen: widen,
 		packKeys: packKeys, packValues: packValues, scoreMax: scoreMax, scoreExp: scoreExp,
-		gelu: geluRow, gateGELU: gateGELURow, scale: scaleRow, add: addTo, normalize: normalize, rotate: rotateRow,
+		gelu: geluRow, gateGELU: gateGELURow, scale: scaleRows, add: addTo, normalize: normalize, rotate: rotateRow,
 		pairs: pairVariant{tile: tilePairs, narrow: narrow, packValues: packPairs},
 	}
 }

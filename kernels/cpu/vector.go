@@ -13,9 +13,9 @@ type vector struct {
 	lanes       int
 	gelu        func(x *float32, n int)
 	gateGELU    func(out *float32, in *float32, up *float32, n int)
-	scoreMax    func(row *float32, n int, scale float32, slope float32, position float32) float32
-	scoreExp    func(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
-	scale       func(out *float32, in *float32, n int, factor float32)
+	scoreMax    func(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32)
+	scoreExp    func(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32, sums *float32)
+	scale       func(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)
 	add         func(out *float32, in *float32, n int)
 	sum         func(x *float32, n int) float64
 	squares     func(x *float32, n int, mean float64) float64
@@ -33,21 +33,23 @@ func (v vector) variant(name string, panels int, t tiles) *variant {
 		name: name, panels: panels, tile: t.run, widen: v.widenBF16,
 		pairs:    pairVariant{tile: tilePairs, narrow: narrow, packValues: packPairs},
 		packKeys: v.packKeys, packValues: v.packValues,
-		scoreMax: func(row []float32, n int, scale, slope, position float32) float32 {
-			_ = row[v.padded(n)-1]
-			return v.scoreMax(&row[0], n, scale, slope, position)
+		scoreMax: func(rows []float32, ld, n int, scale, slope, position float32, maxima []float32) {
+			_ = rows[(len(maxima)-1)*ld+v.padded(n)-1]
+			v.scoreMax(&rows[0], ld, len(maxima), n, scale, slope, position, &maxima[0])
 		},
-		scoreExp: func(row []float32, n int, scale, slope, position, maximum float32) float32 {
-			_ = row[v.padded(n)-1]
-			return v.scoreExp(&row[0], n, scale, slope, position, maximum)
+		scoreExp: func(rows []float32, ld, n int, scale, slope, position float32, maxima, sums []float32) {
+			_ = rows[(len(maxima)-1)*ld+v.padded(n)-1]
+			v.scoreExp(&rows[0], ld, len(maxima), n, scale, slope, position, &maxima[0], &sums[:len(maxima)][0])
+		},
+		scale: func(out []float32, ldout int, in []float32, ldin, n int, factors []float32) {
+			last := len(factors) - 1
+			_, _ = out[last*ldout+n-1], in[last*ldin+n-1]
+			v.scale(&out[0], ldout, &in[0], ldin, len(factors), n, &factors[0])
 		},
 		gelu: func(x []float32) { v.gelu(&x[0], len(x)) },
 		gateGELU: func(out, in, up []float32) {
 			n := len(out)
 			v.gateGELU(&out[0], &in[:n][0], &up[:n][0], n)
-		},
-		scale: func(out, in []float32, factor float32) {
-			v.scale(&out[0], &in[:len(out)][0], len(out), factor)
 		},
 		add:       func(out, in []float32) { v.add(&out[0], &in[:len(out)][0], len(out)) },
 		normalize: v.normalize,

@@ -11,7 +11,9 @@ import (
 
 // exp computes e^x for x ≤ 0 as 2^n·e^r, where n is an integer. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
-	g.VMAXPS(x, i.get(g, -87), x)
+	low := i.register(g)
+	g.VMOVUPS(g.constant(expLimit), low)
+	g.VMAXPS(x, low, x)
 	n, v, e := i.register(g), i.register(g), i.register(g)
 	g.VMOVUPS(g.constant(polynomial.ExpShift), v)
 	g.VFMADD231PS(g.constant(math.Log2E), x, v)
@@ -24,10 +26,19 @@ func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	return e
 }
 
-// get loads a constant into all lanes of a register.
+// expLimit is the smallest argument of exp.
+const expLimit = -87
+
+// holdExp loads the constants of exp into registers (see hold).
+func (i isa) holdExp(g *generator) {
+	i.hold(g, expLimit, polynomial.ExpShift, math.Log2E, polynomial.Ln2High, polynomial.Ln2Low)
+	i.hold(g, polynomial.Exp...)
+}
+
+// get loads a constant into all lanes of a new register.
 func (i isa) get(g *generator, value float32) reg.VecVirtual {
 	v := i.register(g)
-	g.VMOVUPS(g.constant(value), v)
+	g.VMOVUPS(g.address(value), v)
 	return v
 }
 
@@ -55,7 +66,8 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	e := i.exp(g, h)
 	g.VFMADD213PS(e, e, rest)
 
-	inverse, s, p := i.get(g, 1), i.register(g), i.register(g)
+	inverse, s, p := i.register(g), i.register(g), i.register(g)
+	g.VMOVUPS(g.constant(1), inverse)
 	g.VADDPS(g.constant(polynomial.TailCentre), t, p)
 	g.VDIVPS(p, inverse, inverse)
 	g.VSUBPS(g.constant(polynomial.TailCentre), t, s)
@@ -72,9 +84,17 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	return y
 }
 
+// holdGELU loads constants of gelu into registers (see hold).
+func (i isa) holdGELU(g *generator) {
+	i.holdExp(g)
+	i.hold(g, math.Float32frombits(math.MaxInt32), 13, -0.5, polynomial.TailCentre)
+	i.hold(g, polynomial.Tail[:8]...)
+}
+
 func activations(g *generator, i isa) {
 	g.function("gelu"+i.name, "func(x *float32, n int)", "gelu"+i.name+" replaces n values by their GELU.")
 	x, n := g.param("x"), g.param("n")
+	i.holdGELU(g)
 	i.eachVector(g, "vector", n, []reg.GPVirtual{x}, func(m *mask) {
 		i.store(g, i.gelu(g, i.load(g, Mem{Base: x}, m)), m, Mem{Base: x})
 	})
@@ -82,6 +102,7 @@ func activations(g *generator, i isa) {
 
 	g.function("gateGELU"+i.name, "func(out *float32, in *float32, up *float32, n int)", "gateGELU"+i.name+" sets n values of out to GELU(in) · up.")
 	out, in, up, n := g.param("out"), g.param("in"), g.param("up"), g.param("n")
+	i.holdGELU(g)
 	i.eachVector(g, "vector", n, []reg.GPVirtual{out, in, up}, func(m *mask) {
 		y := i.gelu(g, i.load(g, Mem{Base: in}, m))
 		g.VMULPS(i.load(g, Mem{Base: up}, m), y, y)

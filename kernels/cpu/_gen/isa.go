@@ -10,7 +10,8 @@ import (
 // generator is an avo context with helpers that all kernels use.
 type generator struct {
 	*build.Context
-	tables map[string]operand.Mem // constants in the file, by name
+	tables map[string]operand.Mem    // constants in the file, by name
+	held   map[uint32]reg.VecVirtual // constants in registers of the current function, by their bits
 }
 
 // isa is an instruction set.
@@ -31,12 +32,13 @@ func (i isa) bytes() int { return 4 * i.lanes }
 
 // function begins a function that has no stack frame and calls no other function. The Go scheduler cannot preempt it,
 // so loops that take long are written in Go.
-func (g *generator) function(name, signature, doc string) {
+func (g *generator) function(name, signature string, doc ...string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
 	g.SignatureExpr(signature)
-	g.Doc(doc)
+	g.Doc(doc...)
 	g.Pragma("noescape")
+	g.held = map[uint32]reg.VecVirtual{}
 }
 
 // end generates the return. Before the return, the function clears the upper halves of the vector registers, because
@@ -58,6 +60,15 @@ func (g *generator) strideParam(name string) reg.GPVirtual {
 	r := g.param(name)
 	g.SHLQ(operand.Imm(2), r)
 	return r
+}
+
+// argument returns the address of an argument, which the function may overwrite.
+func (g *generator) argument(name string) operand.Mem {
+	b, err := g.Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return b.Addr
 }
 
 func (g *generator) zero(v reg.VecVirtual) { g.VXORPS(v, v, v) }

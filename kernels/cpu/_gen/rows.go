@@ -15,14 +15,27 @@ func rows(g *generator, i isa) {
 	norms(g, i)
 	rotary(g, i)
 
-	g.function("scale"+i.name, "func(out *float32, in *float32, n int, factor float32)", "scale"+i.name+" sets n values of out to in · factor.")
-	out, in, n := g.param("out"), g.param("in"), g.param("n")
-	factor := i.broadcast(g, "factor")
-	i.eachVector(g, "vector", n, []reg.GPVirtual{out, in}, func(m *mask) {
-		v := i.load(g, Mem{Base: in}, m)
+	g.function("scale"+i.name, "func(out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32)",
+		"scale"+i.name+" sets n values in each row of out to the row of in, multiplied by the row's factor.")
+	out, ldout, in, ldin := g.param("out"), g.strideParam("ldout"), g.param("in"), g.strideParam("ldin")
+	rows, factors := g.param("rows"), g.param("factors")
+	n, to, from := g.GP64(), g.GP64(), g.GP64()
+	g.Label("row")
+	factor := i.register(g)
+	g.VBROADCASTSS(Mem{Base: factors}, factor)
+	g.Load(g.Param("n"), n)
+	g.MOVQ(out, to)
+	g.MOVQ(in, from)
+	i.eachVector(g, "vector", n, []reg.GPVirtual{to, from}, func(m *mask) {
+		v := i.load(g, Mem{Base: from}, m)
 		g.VMULPS(factor, v, v)
-		i.store(g, v, m, Mem{Base: out})
+		i.store(g, v, m, Mem{Base: to})
 	})
+	g.ADDQ(ldout, out)
+	g.ADDQ(ldin, in)
+	g.ADDQ(Imm(4), factors)
+	g.DECQ(rows)
+	g.JNZ(LabelRef("row"))
 	g.end()
 
 	g.function("add"+i.name, "func(out *float32, in *float32, n int)", "add"+i.name+" adds n values of in to out.")
@@ -35,34 +48,19 @@ func rows(g *generator, i isa) {
 	g.end()
 }
 
-// scores generates the two passes of a softmax. Both compute the scores from the row, so that no score is stored
-// between the passes. Rows are padded to whole vectors.
+// scores generates the two passes of a softmax over neighbouring rows of scores. Both compute the scores from the rows,
+// so that no score is stored between the passes. Rows are padded to whole vectors.
 func scores(g *generator, i isa) {
-	type inputs struct{ scale, slope, distance, step, abs reg.VecVirtual }
-	begin := func() (in inputs) {
-		in = inputs{scale: i.broadcast(g, "scale"), slope: i.broadcast(g, "slope"), distance: i.broadcast(g, "position")}
-		count := g.table("count", 16, func(lane int) uint32 { return math.Float32bits(float32(lane)) })
-		g.VSUBPS(count, in.distance, in.distance)
-		in.step = i.get(g, float32(i.lanes))
-		in.abs = i.get(g, math.Float32frombits(math.MaxInt32))
-		return in
-	}
-	score := func(in inputs, row reg.GPVirtual) reg.VecVirtual {
-		v, d := i.load(g, Mem{Base: row}, nil), i.register(g)
-		g.VMULPS(in.scale, v, v)
-		g.VANDPS(in.abs, in.distance, d)
-		g.VFNMADD231PS(in.slope, d, v)
-		g.VSUBPS(in.step, in.distance, in.distance)
-		return v
-	}
+	const params = "func(row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32"
 
-	g.function("scoreMax"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32) float32",
-		"scoreMax"+i.name+" returns the largest of n scores row[j]·scale − slope·|position − j|.")
-	row, n := g.param("row"), g.param("n")
-	in := begin()
-	maximum := i.get(g, float32(math.Inf(-1)))
-	i.eachVector(g, "vector", n, []reg.GPVirtual{row}, func(m *mask) {
-		v := score(in, row)
+	g.function("scoreMax"+i.name, params+")",
+		"scoreMax"+i.name+" sets maxima to the largest of the n scores row[j]·scale − slope·|position − j| of each row.",
+		"The position increases by 1 from row to row.")
+	s := beginScores(g, i)
+	maximum := i.register(g)
+	s.eachRow(g, func() {
+		g.VMOVUPS(g.constant(float32(math.Inf(-1))), maximum)
+	}, func(v reg.VecVirtual, at Mem, m *mask) {
 		switch {
 		case m == nil:
 			g.VMAXPS(v, maximum, maximum)
@@ -72,27 +70,79 @@ func scores(g *generator, i isa) {
 			g.VBLENDVPS(m.v, v, maximum, v)
 			g.VMAXPS(v, maximum, maximum)
 		}
+	}, func() {
+		g.VMOVSS(i.foldFloats(g, maximum, func(a, b, to Op) { g.VMAXPS(a, b, to) }), Mem{Base: s.maxima})
 	})
-	g.Store(i.foldFloats(g, maximum, func(a, b, to Op) { g.VMAXPS(a, b, to) }), g.ReturnIndex(0))
 	g.end()
 
-	g.function("scoreExp"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32",
-		"scoreExp"+i.name+" replaces n scores, as in scoreMax"+i.name+", by e^(score − maximum) and returns their sum.")
-	row, n = g.param("row"), g.param("n")
-	in = begin()
-	maximum = i.broadcast(g, "maximum")
-	sum := i.register(g)
-	g.zero(sum)
-	i.eachVector(g, "vector", n, []reg.GPVirtual{row}, func(m *mask) {
-		v := score(in, row)
+	g.function("scoreExp"+i.name, params+", sums *float32)",
+		"scoreExp"+i.name+" replaces the n scores of each row, as in scoreMax"+i.name+", by e^(score − maximum).",
+		"It sets sums to the sum of each row.")
+	s = beginScores(g, i)
+	i.holdExp(g)
+	sums, sum := g.param("sums"), i.register(g)
+	maximum = i.register(g)
+	s.eachRow(g, func() {
+		g.VBROADCASTSS(Mem{Base: s.maxima}, maximum)
+		g.zero(sum)
+	}, func(v reg.VecVirtual, at Mem, m *mask) {
 		g.VSUBPS(maximum, v, v)
 		e := i.exp(g, v)
 		i.keep(g, e, m)
 		g.VADDPS(e, sum, sum)
-		i.store(g, e, nil, Mem{Base: row})
+		i.store(g, e, nil, at)
+	}, func() {
+		g.VMOVSS(i.foldFloats(g, sum, func(a, b, to Op) { g.VADDPS(a, b, to) }), Mem{Base: sums})
+		g.ADDQ(Imm(4), sums)
 	})
-	g.Store(i.foldFloats(g, sum, func(a, b, to Op) { g.VADDPS(a, b, to) }), g.ReturnIndex(0))
 	g.end()
+}
+
+// scoreRows holds the registers from which the two passes of a softmax compute scores.
+type scoreRows struct {
+	isa                                         isa
+	row, ld, rows, maxima                       reg.GPVirtual
+	scale, slope, position, distance, step, abs reg.VecVirtual
+}
+
+// beginScores loads the parameters of the function.
+func beginScores(g *generator, i isa) scoreRows {
+	s := scoreRows{
+		isa: i, row: g.param("row"), ld: g.strideParam("ld"), rows: g.param("rows"), maxima: g.param("maxima"),
+		scale: i.broadcast(g, "scale"), slope: i.broadcast(g, "slope"), position: i.broadcast(g, "position"), distance: i.register(g),
+	}
+	count := g.table("count", 16, func(lane int) uint32 { return math.Float32bits(float32(lane)) })
+	g.VSUBPS(count, s.position, s.position)
+	s.step = i.get(g, float32(i.lanes))
+	s.abs = i.get(g, math.Float32frombits(math.MaxInt32))
+	return s
+}
+
+// eachRow generates a loop over the rows. For each row it generates before, body for each vector of scores v, which
+// stand at the address at, and after. The mask selects the scores of the last vector; a nil mask selects all.
+func (s *scoreRows) eachRow(g *generator, before func(), body func(v reg.VecVirtual, at Mem, m *mask), after func()) {
+	i := s.isa
+	n, p := g.GP64(), g.GP64()
+	one := i.get(g, 1)
+	g.Label("row")
+	g.Load(g.Param("n"), n)
+	g.MOVQ(s.row, p)
+	g.VMOVAPS(s.position, s.distance)
+	before()
+	i.eachVector(g, "vector", n, []reg.GPVirtual{p}, func(m *mask) {
+		v, d := i.load(g, Mem{Base: p}, nil), i.register(g)
+		g.VMULPS(s.scale, v, v)
+		g.VANDPS(s.abs, s.distance, d)
+		g.VFNMADD231PS(s.slope, d, v)
+		g.VSUBPS(s.step, s.distance, s.distance)
+		body(v, Mem{Base: p}, m)
+	})
+	after()
+	g.VADDPS(one, s.position, s.position)
+	g.ADDQ(s.ld, s.row)
+	g.ADDQ(Imm(4), s.maxima)
+	g.DECQ(s.rows)
+	g.JNZ(LabelRef("row"))
 }
 
 // norms generates the functions of a LayerNorm: the statistics of a row, in float64, and the normalization.
@@ -125,12 +175,8 @@ func norms(g *generator, i isa) {
 	g.function("squares"+i.name, "func(x *float32, n int, mean float64) float64",
 		"squares"+i.name+" adds (x − mean)² over n values, a positive multiple of the vector's length.")
 	x, n = g.param("x"), g.param("n")
-	b, err := g.Param("mean").Resolve()
-	if err != nil {
-		panic(err)
-	}
 	mean := i.register(g)
-	g.VBROADCASTSD(b.Addr, mean)
+	g.VBROADCASTSD(g.argument("mean"), mean)
 	g.Store(reduce("vector", n, x, func(v, sum reg.VecVirtual) {
 		g.VSUBPD(mean, v, v)
 		g.VFMADD231PD(v, v, sum)

@@ -10,7 +10,7 @@ import (
 // panelCols is the width of a panel. It must equal the constant in kernels/cpu.
 const panelCols = 16
 
-const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
+const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)"
 
 // tiles generates kernels for each number of panels and for several numbers of rows, up to the largest for which all
 // sums stay in registers.
@@ -26,23 +26,17 @@ func tiles(g *generator, i isa) {
 	}
 }
 
-// tile generates a kernel for rows × panels·16 sums. Each sum has one accumulator and adds one FMA for each k, in
-// order, so that its bits are the same in every kernel. In bfloat16 each value is a pair: VDPBF16PS multiplies two
-// pairs and adds both products.
+// tile generates a kernel that computes count tiles of rows × panels·16 sums, one below the other. Each sum has one
+// accumulator and adds one FMA for each k, in order, so that its bits are the same in every kernel. In bfloat16 each
+// value is a pair: VDPBF16PS multiplies two pairs and adds both products.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
 	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %s and %s.",
 		name, number(rows, "row", "rows"), number(panels, "panel", "neighbouring panels")))
 	lda := g.strideParam("lda")
-	k := g.param("k")
 	b := make([]reg.GPVirtual, panels)
 	b[0] = g.param("panel")
-	if panels == 2 {
-		b[1] = g.GP64()
-		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
-		g.ADDQ(b[0], b[1])
-	}
 	// ahead becomes the address to prefetch. It may be past the end of the matrix, where no Go pointer may point.
 	ahead := g.param("ahead")
 	g.ADDQ(b[0], ahead)
@@ -58,6 +52,15 @@ func tile(g *generator, i isa, rows, panels int) {
 		g.LEAQ(Mem{Base: a[p], Index: lda, Scale: 2}, a[p])
 	}
 
+	g.Label("tile")
+	k := g.param("k")
+	g.Load(g.Param("panel"), b[0])
+	if panels == 2 {
+		b[1] = g.GP64()
+		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
+		g.ADDQ(b[0], b[1])
+	}
+	fetchResult(g, k, rows, panels)
 	vectors := cols / i.lanes
 	sums := make([][]reg.VecVirtual, rows)
 	for r := range sums {
@@ -141,20 +144,46 @@ func tile(g *generator, i isa, rows, panels int) {
 		for v := range right {
 			g.VADDPS(Mem{Base: add, Disp: v * i.bytes()}, sums[r][v], sums[r][v])
 		}
-		if r < rows-1 {
-			g.ADDQ(ldadd, add)
-		}
+		g.ADDQ(ldadd, add)
 	}
+	g.MOVQ(add, g.argument("add"))
 	g.Label("store")
 	for r := range rows {
 		for v := range right {
 			g.VMOVUPS(sums[r][v], Mem{Base: out, Disp: v * i.bytes()})
 		}
+		g.ADDQ(ldout, out)
+	}
+	g.MOVQ(out, g.argument("out"))
+
+	// The next tile follows below. The pointers to A have advanced by k values.
+	below := g.strideParam("k")
+	next := g.GP64()
+	g.IMUL3Q(Imm(uint64(rows)), lda, next)
+	g.SUBQ(below, next)
+	for _, p := range a {
+		g.ADDQ(next, p)
+	}
+	g.DECQ(g.argument("count"))
+	g.JNZ(LabelRef("tile"))
+	g.end()
+}
+
+// fetchResult prefetches the cache lines of the result, which the tile accesses after the sums: otherwise the processor
+// would wait there for a result that is longer than its caches. With small k this would take longer than it saves.
+func fetchResult(g *generator, k reg.GPVirtual, rows, panels int) {
+	g.CMPQ(k, Imm(64))
+	g.JL(LabelRef("fetched"))
+	out, ldout := g.param("out"), g.strideParam("ldout")
+	for r := range rows {
+		for line := range panels {
+			g.PREFETCHT0(Mem{Base: out, Disp: line * panelCols * 4})
+		}
 		if r < rows-1 {
 			g.ADDQ(ldout, out)
 		}
 	}
-	g.end()
+	g.Label("fetched")
 }
 
 // number returns n with the noun in the singular or the plural.

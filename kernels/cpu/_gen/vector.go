@@ -9,8 +9,31 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// constant returns the address of a vector with v in every lane.
-func (g *generator) constant(v float32) Mem {
+// constant returns a vector with v in every lane: a register if hold has loaded v, and otherwise an address.
+func (g *generator) constant(v float32) Op {
+	if r, ok := g.held[math.Float32bits(v)]; ok {
+		return r
+	}
+	return g.address(v)
+}
+
+// hold loads constants into registers for the rest of the function. Without it a loop of AVX-512 would read them from
+// memory, slowly if the table of a constant crosses a cache line: Go aligns tables to 32 bytes, and a vector has 64. AVX2
+// has too few registers, and the tables of its vectors cross no line, so for AVX2 hold does nothing.
+func (i isa) hold(g *generator, constants ...float32) {
+	if i.lanes < 16 {
+		return
+	}
+	for _, v := range constants {
+		bits := math.Float32bits(v)
+		if _, ok := g.held[bits]; !ok {
+			g.held[bits] = i.get(g, v)
+		}
+	}
+}
+
+// address returns the address of a vector with v in every lane.
+func (g *generator) address(v float32) Mem {
 	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
@@ -99,12 +122,8 @@ func (i isa) keep(g *generator, v reg.VecVirtual, m *mask) {
 
 // broadcast loads a float32 argument into every lane.
 func (i isa) broadcast(g *generator, param string) reg.VecVirtual {
-	b, err := g.Param(param).Resolve()
-	if err != nil {
-		panic(err)
-	}
 	v := i.register(g)
-	g.VBROADCASTSS(b.Addr, v)
+	g.VBROADCASTSS(g.argument(param), v)
 	return v
 }
 
@@ -137,7 +156,11 @@ func (i isa) fold(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg
 		v = low
 	}
 	upper, low := g.XMM(), g.XMM()
-	g.VEXTRACTF128(Imm(1), v.AsY(), upper)
+	if i.lanes == 16 {
+		g.VEXTRACTF32X4(Imm(1), v.AsY(), upper) // VEXTRACTF128 knows only 16 of the 32 registers
+	} else {
+		g.VEXTRACTF128(Imm(1), v.AsY(), upper)
+	}
 	combine(upper, v.AsX(), low)
 	return low
 }

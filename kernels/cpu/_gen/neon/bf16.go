@@ -84,7 +84,7 @@ func tileBF16(g *generator, rows int) {
 		multiply(c, 0)
 	}
 	g.label("summed")
-	storeSums(g, separate(g, sums, rows, left[0][0]), right)
+	storeSums(g, &t, separate(g, sums, rows, left[0][0]), right)
 }
 
 // separate moves the sums from registers that hold sums of two rows to registers that hold sums of one row. It

@@ -21,15 +21,27 @@ func rows(g *generator) {
 	standardize(g)
 	rotary(g)
 
-	g.function("scaleNEON", "out *float32, in *float32, n int, factor float32", "", "scaleNEON sets n values of out to in · factor.")
-	out, in, n := g.param("out"), g.param("in"), g.param("n")
-	factor := g.broadcast("factor")
-	g.eachVector(n, []gp{out, in}, func(load, store func(vec, gp)) {
+	g.function("scaleNEON", "out *float32, ldout int, in *float32, ldin int, rows int, n int, factors *float32", "",
+		"scaleNEON sets n values in each row of out to the row of in, multiplied by the row's factor.")
+	out, ldout, in, ldin := g.param("out"), g.strideParam("ldout"), g.param("in"), g.strideParam("ldin")
+	rows, factors := g.param("rows"), g.param("factors")
+	n, to, from, factor := g.gp(), g.gp(), g.gp(), g.vec()
+	g.label("row")
+	g.op("FMOVS.P 4(%s), %s", factors, factor.q())
+	g.op("VDUP V%d.S[0], %s", factor, factor.as("S4"))
+	g.op("MOVD %s, %s", g.params["n"], n)
+	g.op("MOVD %s, %s", out, to)
+	g.op("MOVD %s, %s", in, from)
+	g.eachVector(n, []gp{to, from}, func(load, store func(vec, gp)) {
 		v := g.vec()
-		load(v, in)
+		load(v, from)
 		g.three(fmul, v, v, factor)
-		store(v, out)
+		store(v, to)
 	})
+	g.op("ADD %s, %s", ldout, out)
+	g.op("ADD %s, %s", ldin, in)
+	g.op("SUBS $1, %s", rows)
+	g.op("BNE row")
 	g.op("RET")
 
 	g.function("addNEON", "out *float32, in *float32, n int", "", "addNEON adds n values of in to out.")
@@ -44,20 +56,25 @@ func rows(g *generator) {
 	g.op("RET")
 }
 
-// scores holds the registers from which the two passes of a softmax compute scores. Both passes compute them from the
-// row, so that no score is stored between the passes.
+// scores holds the registers from which the two passes of a softmax compute the scores of neighbouring rows. Each pass
+// computes the scores from the rows, so that no score is stored between the passes.
 type scores struct {
-	row, n, lanes                gp
-	scale, slope, distance, step vec
+	row, ld, rows, maxima, lanes           gp
+	scale, slope, position, distance, step vec
+	one                                    vec
 }
 
-// beginScores loads the parameters from which the scores of one query are computed.
+// beginScores loads the parameters from which the scores are computed.
 func beginScores(g *generator) scores {
-	s := scores{row: g.param("row"), n: g.param("n"), scale: g.broadcast("scale"), slope: g.broadcast("slope"), distance: g.broadcast("position")}
-	s.step = g.constants(lanes)[0]
+	s := scores{
+		row: g.param("row"), ld: g.strideParam("ld"), rows: g.param("rows"), maxima: g.param("maxima"),
+		scale: g.broadcast("scale"), slope: g.broadcast("slope"), position: g.broadcast("position"), distance: g.vec(),
+	}
+	c := g.constants(lanes, 1)
+	s.step, s.one = c[0], c[1]
 	count := g.vec()
 	g.load(count, g.table("count", lanes, func(lane int) uint32 { return math.Float32bits(float32(lane)) }), 0)
-	g.three(fsub, s.distance, s.distance, count)
+	g.three(fsub, s.position, s.position, count)
 	s.lanes = g.table("lanes", 2*lanes, func(lane int) uint32 {
 		if lane < lanes {
 			return math.MaxUint32
@@ -67,75 +84,94 @@ func beginScores(g *generator) scores {
 	return s
 }
 
-// eachVector generates body twice: in a loop over the whole vectors of n scores, and for the remaining scores. In the
-// loop mask is nil; for the remaining scores mask is a register whose bits are set in the lanes of these scores. Rows
-// are padded to whole vectors. v contains the scores.
-func (s *scores) eachVector(g *generator, body func(v vec, mask *vec)) {
+// eachRow generates a loop over the rows. For each row it generates before, body for each vector of scores v, which
+// stand at the address at, and after. In the loop over whole vectors mask is nil; for the remaining scores mask is a
+// register whose bits are set in the lanes of these scores. Rows are padded to whole vectors.
+func (s *scores) eachRow(g *generator, before func(), body func(v vec, at gp, mask *vec), after func()) {
+	n, p, table := g.gp(), g.gp(), g.gp()
 	once := func(mask *vec) {
 		v, d := g.vec(), g.vec()
-		g.load(v, s.row, 0)
+		g.load(v, p, 0)
 		g.three(fmul, v, v, s.scale)
 		g.fabs(d, s.distance)
 		g.three(fmls, v, s.slope, d)
 		g.three(fsub, s.distance, s.distance, s.step)
-		body(v, mask)
+		body(v, p, mask)
 	}
-	g.op("SUBS $%d, %s", lanes, s.n)
+	g.label("row")
+	g.op("MOVD %s, %s", g.params["n"], n)
+	g.op("MOVD %s, %s", s.row, p)
+	g.move(s.distance, s.position)
+	before()
+	g.op("SUBS $%d, %s", lanes, n)
 	g.op("BLT rest")
 	g.label("vector")
 	end := g.scope()
 	once(nil)
 	end()
-	g.op("ADD $%d, %s", vecBytes, s.row)
-	g.op("SUBS $%d, %s", lanes, s.n)
+	g.op("ADD $%d, %s", vecBytes, p)
+	g.op("SUBS $%d, %s", lanes, n)
 	g.op("BGE vector")
 	g.label("rest")
-	g.op("ADDS $%d, %s", lanes, s.n)
+	g.op("ADDS $%d, %s", lanes, n)
 	g.op("BEQ done")
 	mask := g.vec()
-	g.op("SUB %s<<2, %s", s.n, s.lanes)
-	g.load(mask, s.lanes, vecBytes)
+	g.op("SUB %s<<2, %s, %s", n, s.lanes, table)
+	g.load(mask, table, vecBytes)
 	once(&mask)
 	g.label("done")
+	after()
+	g.three(fadd, s.position, s.position, s.one)
+	g.op("ADD %s, %s", s.ld, s.row)
+	g.op("ADD $4, %s", s.maxima)
+	g.op("SUBS $1, %s", s.rows)
+	g.op("BNE row")
+	g.op("RET")
 }
 
-const scoreParams = "row *float32, n int, scale float32, slope float32, position float32"
+const scoreParams = "row *float32, ld int, rows int, n int, scale float32, slope float32, position float32, maxima *float32"
 
 func scoreMaximum(g *generator) {
-	g.function("scoreMaxNEON", scoreParams, "float32", "scoreMaxNEON returns the largest of n scores row[j]·scale − slope·|position − j|.")
+	g.function("scoreMaxNEON", scoreParams, "",
+		"scoreMaxNEON sets maxima to the largest of the n scores row[j]·scale − slope·|position − j| of each row. The position\n"+
+			"// increases by 1 from row to row.")
 	s := beginScores(g)
-	maximum := g.constants(float32(math.Inf(-1)))[0]
-	s.eachVector(g, func(v vec, mask *vec) {
+	least, maximum := g.constants(float32(math.Inf(-1)))[0], g.vec()
+	s.eachRow(g, func() { g.move(maximum, least) }, func(v vec, _ gp, mask *vec) {
 		if mask != nil {
 			g.op("VBIF %s, %s, %s", mask.as("B16"), maximum.as("B16"), v.as("B16"))
 		}
 		g.three(fmax, maximum, maximum, v)
+	}, func() {
+		g.fmaxv(maximum, maximum)
+		g.op("FMOVS %s, (%s)", maximum.q(), s.maxima)
 	})
-	g.fmaxv(maximum, maximum)
-	g.op("FMOVS %s, %s", maximum.q(), g.params["ret"])
-	g.op("RET")
 }
 
 func scoreWeights(g *generator) {
-	g.function("scoreExpNEON", scoreParams+", maximum float32", "float32",
-		"scoreExpNEON replaces n scores, as in scoreMaxNEON, by e^(score − maximum) and returns their sum.")
+	g.function("scoreExpNEON", scoreParams+", sums *float32", "",
+		"scoreExpNEON replaces the n scores of each row, as in scoreMaxNEON, by e^(score − maximum). It sets sums to the sum of\n"+
+			"// each row.")
 	s := beginScores(g)
 	e := beginExp(g)
-	maximum, sum := g.broadcast("maximum"), g.vec()
-	g.zero(sum)
-	s.eachVector(g, func(v vec, mask *vec) {
+	sums, maximum, sum := g.param("sums"), g.vec(), g.vec()
+	s.eachRow(g, func() {
+		g.op("FMOVS (%s), %s", s.maxima, maximum.q())
+		g.op("VDUP V%d.S[0], %s", maximum, maximum.as("S4"))
+		g.zero(sum)
+	}, func(v vec, at gp, mask *vec) {
 		g.three(fsub, v, v, maximum)
 		e.replace(g, v)
 		if mask != nil {
 			g.op("VAND %s, %[2]s, %[2]s", mask.as("B16"), v.as("B16"))
 		}
 		g.three(fadd, sum, sum, v)
-		g.store(v, s.row, 0)
+		g.store(v, at, 0)
+	}, func() {
+		g.three(faddp, sum, sum, sum)
+		g.three(faddp, sum, sum, sum)
+		g.op("FMOVS.P %s, 4(%s)", sum.q(), sums)
 	})
-	g.three(faddp, sum, sum, sum)
-	g.three(faddp, sum, sum, sum)
-	g.op("FMOVS %s, %s", sum.q(), g.params["ret"])
-	g.op("RET")
 }
 
 // reduce generates a sum over a row in float64, with four accumulators of two lanes. begin returns a function that adds

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-const tileParams = "out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int"
+const tileParams = "out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int"
 
 // maxRows is the largest number of rows of a tile. The sums of such a tile, a vector of each row and two vectors of the
 // panel take all 32 registers.
@@ -15,8 +15,9 @@ func tiles(g *generator) {
 	}
 }
 
-// tile generates a kernel for rows × 16 sums. Each sum has one accumulator and adds one FMA for each k, in order, so
-// that its bits are the same in every kernel. Four values of a row are read at once; the FMAs select one of them.
+// tile generates a kernel that computes count tiles of rows × 16 sums, one below the other. Each sum has one
+// accumulator and adds one FMA for each k, in order, so that its bits are the same in every kernel. The kernel reads four
+// values of a row at once; each FMA selects one of them.
 func tile(g *generator, rows int) {
 	t := beginTile(g, rows, "NEON")
 	sums, left := make([]rowOfSums, rows), make([]vec, rows)
@@ -65,7 +66,7 @@ func tile(g *generator, rows int) {
 	g.op("SUBS $1, %s", t.k)
 	g.op("BNE value")
 	g.label("summed")
-	storeSums(g, sums, right)
+	storeSums(g, &t, sums, right)
 }
 
 const (
@@ -78,8 +79,8 @@ type rowOfSums = [vectors]vec
 
 // operands is the registers with which a tile reads its operands.
 type operands struct {
-	k, panel, ahead gp
-	a               []gp // one for each row
+	lda, k, panel, ahead gp
+	a                    []gp // one for each row
 }
 
 // beginTile begins the function for a tile of rows × 16 sums and loads its parameters.
@@ -90,15 +91,17 @@ func beginTile(g *generator, rows int, suffix string) operands {
 		plural = ""
 	}
 	g.function(name, tileParams, "", fmt.Sprintf("%s is a tileFunc for %d row%s and 1 panel.", name, rows, plural))
-	lda := g.strideParam("lda")
-	t := operands{k: g.param("k"), panel: g.param("panel"), ahead: g.param("ahead"), a: make([]gp, rows)}
+	t := operands{lda: g.strideParam("lda"), k: g.gp(), panel: g.param("panel"), ahead: g.param("ahead"), a: make([]gp, rows)}
 	// t.ahead becomes the address to prefetch. It may be past the end of the matrix, where no Go pointer may point.
 	g.op("ADD %s, %s", t.panel, t.ahead)
 	t.a[0] = g.param("a")
 	for r := 1; r < rows; r++ {
 		t.a[r] = g.gp()
-		g.op("ADD %s, %s, %s", lda, t.a[r-1], t.a[r])
+		g.op("ADD %s, %s, %s", t.lda, t.a[r-1], t.a[r])
 	}
+	g.label("tile")
+	g.op("MOVD %s, %s", g.params["k"], t.k)
+	g.op("MOVD %s, %s", g.params["panel"], t.panel)
 	return t
 }
 
@@ -114,8 +117,9 @@ func (t *operands) next(g *generator) {
 	g.op("ADD $%d, %s", lanes/2*line, t.ahead)
 }
 
-// storeSums adds bias and add to the sums, stores them and ends the function. It overwrites spare.
-func storeSums(g *generator, sums []rowOfSums, spare [2]vec) {
+// storeSums adds bias and add to the sums and stores them. Then it continues with the next tile, which is below this
+// one, or ends the function. It overwrites spare.
+func storeSums(g *generator, t *operands, sums []rowOfSums, spare [2]vec) {
 	rows := len(sums)
 	bias := g.param("bias")
 	g.op("CBZ %s, unbiased", bias)
@@ -136,18 +140,28 @@ func storeSums(g *generator, sums []rowOfSums, spare [2]vec) {
 				g.three(fadd, sums[r][pair+v], sums[r][pair+v], spare[v])
 			}
 		}
-		if r < rows-1 {
-			g.op("ADD %s, %s", ldadd, add)
-		}
+		g.op("ADD %s, %s", ldadd, add)
 	}
+	g.op("MOVD %s, %s", add, g.params["add"])
 	g.label("store")
 	for r := range rows {
 		for pair := 0; pair < vectors; pair += 2 {
 			g.storePair(sums[r][pair], sums[r][pair+1], out, pair*vecBytes)
 		}
-		if r < rows-1 {
-			g.op("ADD %s, %s", ldout, out)
-		}
+		g.op("ADD %s, %s", ldout, out)
 	}
+	g.op("MOVD %s, %s", out, g.params["out"])
+
+	// The pointers to A have advanced by k values.
+	next, below, count := g.gp(), g.strideParam("k"), g.param("count")
+	g.op("MOVD $%d, %s", rows, next)
+	g.op("MUL %s, %s", t.lda, next)
+	g.op("SUB %s, %s", below, next)
+	for _, a := range t.a {
+		g.op("ADD %s, %s", next, a)
+	}
+	g.op("SUBS $1, %s", count)
+	g.op("MOVD %s, %s", count, g.params["count"])
+	g.op("BNE tile")
 	g.op("RET")
 }
