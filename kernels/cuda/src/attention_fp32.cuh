@@ -1,8 +1,7 @@
-// Attention over packed sequences in float32 by plain multiply-adds. A block
-// takes 64 query rows of one head of one sequence, and keys come 32 at a time
-// from the sequence's first on. A thread makes the scores of 4 rows and 2
-// keys, and the outputs of the same rows and every 16th column. Queries and
-// keys that have to be rotated are on their way to shared memory.
+// Attention over packed sequences in float32 by fmaf. A block computes 64 query rows of one head of one sequence, and
+// takes the keys of the sequence in order, 32 at a time. For each 32 keys, a thread computes the scores of 4 query rows
+// with 2 keys, and then adds to every 16th output column of the same 4 rows. With rotary positions, queries and keys
+// are rotated when they are copied to shared memory.
 #pragma once
 
 #include "rotary.cuh"
@@ -11,8 +10,8 @@ namespace {
 
 constexpr int block_rows = 64, key_rows = 32, weight_row = key_rows + 4;
 
-// load copies rows of a part of qkv (0 queries, 1 keys, 2 values) to shared
-// memory; rows past the sequence's end are zero.
+// load copies rows of one head to shared memory, from row first of the sequence on: queries if part is 0, keys if it is
+// 1, values if it is 2. It fills rows past the sequence's end with zeros.
 template <int d>
 __device__ __forceinline__ void load(float *to, const float *qkv, int rows, int part, int first, int length, int heads) {
     const int width = heads * d;
@@ -24,8 +23,8 @@ __device__ __forceinline__ void load(float *to, const float *qkv, int rows, int 
     }
 }
 
-// load_turned is the same for queries and keys that have to be rotated yet: a
-// thread takes four columns and their partners half a head further.
+// load_turned copies queries or keys as load does, and rotates them. Queries are first multiplied by qscale. A thread
+// rotates four columns of a row together with the four columns half a head further.
 template <int d>
 __device__ __forceinline__ void load_turned(float *to, const float *qkv, int rows, int part, int first, int length, int heads,
                                             Rotation rotation) {
@@ -52,7 +51,8 @@ __device__ __forceinline__ void attend(float *out, const float *qkv, const int *
     constexpr int row = d + 4, columns = (d + 15) / 16;
     float *const queries = reinterpret_cast<float *>(shared), *const keys = queries + block_rows * row;
     float *const values = keys + key_rows * row, *const weights = values + key_rows * row;
-    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16; // rows ty + 16·i, keys and columns tx + 16·j
+    // a thread computes query rows ty + 16·i, the scores of keys tx + 16·j, and output columns tx + 16·j
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     const int2 block = blocks[blockIdx.x];
     const int start = cu[block.x], length = cu[block.x + 1] - start;
     const float slope = slopes == nullptr ? 0.f : slopes[blockIdx.y];
@@ -71,7 +71,7 @@ __device__ __forceinline__ void attend(float *out, const float *qkv, const int *
         load<d>(queries, qkv, block_rows, 0, block.y, length, heads);
 
     for (int base = 0; base < length; base += key_rows) {
-        __syncthreads(); // all are done with the keys and weights before
+        __syncthreads(); // no thread still reads the previous keys, values and weights
         if constexpr (rotary)
             load_turned<d>(keys, qkv, key_rows, 1, base, length, heads, rotation);
         else
@@ -120,7 +120,7 @@ __device__ __forceinline__ void attend(float *out, const float *qkv, const int *
                 weights[(ty + 16 * i) * weight_row + tx + 16 * j] = weight;
             }
         }
-        __syncwarp(); // a row's weights come from the 16 lanes that read them
+        __syncwarp(); // suffices, because the same warp writes and reads a row's weights
 
 #pragma unroll 2
         for (int k = 0; k < key_rows; k += 4) {

@@ -1,8 +1,9 @@
-// Attention over packed sequences with 16-bit operands: products on tensor cores, scores, softmax and sums in float32, one
-// pass over the keys as in FlashAttention-2 (Dao 2023). A block takes 64 query rows of one head of one sequence, a warp 16
-// of them. Keys come 64 at a time from the sequence's first on, through two stages, so that a row's sums have one order
-// whatever else is in the batch. Four small blocks share a multiprocessor: while one waits at its barrier, or for its
-// exponentials, others multiply.
+// Attention over packed sequences with 16-bit operands: tensor cores multiply, and scores, softmax and sums are
+// float32. The kernels pass over the keys once, as in FlashAttention-2 (Dao 2023). A block computes 64 query rows of
+// one head of one sequence, and each warp 16 of them. The block takes the sequence's keys and values in order, 64 at a
+// time, so that the order of a row's sums does not depend on the rest of the batch. It copies them to shared memory,
+// which has two stages: one is filled while the other is used. Blocks are small, so that several share a
+// multiprocessor: while one waits at a barrier or computes exponentials, other blocks multiply.
 #pragma once
 
 #include "rotary.cuh"
@@ -12,29 +13,31 @@ namespace {
 constexpr int block_rows = 64, key_rows = 64, block_threads = block_rows / 16 * 32;
 constexpr float log2_e = 1.4426950408889634f;
 
-// The layout of a head: rows in shared memory are padded to a multiple of 16 columns and by 16 bytes, so that eight of
-// them lie in different banks.
+// Head is the layout in shared memory of a head of d columns. Rows are padded to a multiple of 16 columns, as mma
+// needs, and by 8 columns more, so that the eight rows that ldmatrix reads at once lie in different banks.
 template <int d>
 struct Head {
     static constexpr int columns = (d + 15) / 16 * 16, row = columns + 8, chunks = columns / 8;
-    static constexpr int stage = 2 * key_rows * row; // elements: keys, then values
-    static constexpr int blocks_per_sm = d > 64 ? 2 : 4; // for which there are registers
+    static constexpr int stage = 2 * key_rows * row; // number of elements in a stage: 64 keys, then 64 values
+    static constexpr int blocks_per_sm = d > 64 ? 2 : 4; // blocks for which a multiprocessor has enough registers
 };
 
-// A Part is a head's queries, keys or values of a sequence: its first row, and the elements from one row to the next.
+// A Part is the queries, the keys or the values of one head of one sequence, in global memory.
 template <class T>
 struct Part {
-    const T *rows;
-    int pitch;
+    const T *rows; // address of the first row
+    int pitch;     // number of elements from one row to the next
 
     __device__ __forceinline__ const T *at(int row, int column) const {
         return rows + static_cast<size_t>(row) * pitch + column;
     }
 };
 
-// each_copy gives the copies of eight columns that a thread makes of rows of a head from first on: always the same
-// columns. copy takes where they go in shared memory, the row and the column they come from, and their bytes: 0 past the
-// sequence's end and past the head's columns, where zeros go.
+// each_copy divides rows of a head, from row first of the sequence on, among the threads of a block. It calls copy for
+// each chunk of eight columns that this thread has to copy. A thread takes the same columns of every row, so that the
+// addresses of its chunks differ by constants and need few instructions. The arguments of copy are the chunk's offset
+// in shared memory in elements, its row and column in the sequence, and the number of bytes to read: 16, or 0 past the
+// sequence's end and past the head's columns, where shared memory is filled with zeros.
 template <int d, int rows, class Copy>
 __device__ __forceinline__ void each_copy(int first, int length, const Copy &copy) {
     constexpr int chunks = Head<d>::chunks, step = block_threads / chunks;
@@ -49,8 +52,9 @@ __device__ __forceinline__ void each_copy(int first, int length, const Copy &cop
     }
 }
 
-// turn_queries rotates the fragments of a tile. Partners lie in the same
-// thread, but not in a head of 24: there they are read once more.
+// turn_queries multiplies the 16 query rows of a warp, which are in the registers q, by qscale and rotates them. The
+// two columns of a pair are half a head apart, and the same thread has both unless d is 24. In heads of 24 columns a
+// thread reads the other column of each pair from the copy of the rows in shared memory, which begins at queries.
 template <class T, int d>
 __device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16][4], const T *queries,
                                              int first, int length, const Rotation &rotation) {
@@ -59,7 +63,7 @@ __device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16
     for (int half = 0; half < 2; half++) {
         const int position = min(first + lane / 4 + 8 * half, length - 1);
         const float *angle = reinterpret_cast<const float *>(rotation.at(position, d));
-        // word gives two columns of the thread's in the n-th eight of a head
+        // word returns the register with the thread's two columns among the columns 8·n to 8·n + 7 of a head
         const auto word = [&](int n) -> uint32_t & { return q[n / 2][half + 2 * (n % 2)]; };
         const auto turned = [&](uint32_t low, uint32_t high, int column, uint32_t (&both)[2]) {
             float2 a = unpack2<T>(low), b = unpack2<T>(high);
@@ -92,17 +96,17 @@ __device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16
     }
 }
 
-// A State is what a tile of 16 query rows has seen of the keys: of each of a
-// thread's two rows the largest score and the sum of weights relative to it,
-// this thread's columns only, and the weighted sum of values.
+// A State is the softmax over the keys so far, for a thread's two query rows. top is a row's largest score. sum is the
+// sum of a row's weights, but only of the quarter of the keys whose scores this thread has. out is the sum of weight
+// times value over all these keys, in the columns of this thread.
 template <int d>
 struct State {
     float top[2], sum[2], out[d / 8][4];
 };
 
-// weigh turns the scores of 64 keys into weights relative to the largest score
-// so far, and rescales what came before. Scores are in units in which scale
-// turns them into exponents of 2.
+// weigh replaces the scores of 64 keys by the weights 2^((score − top)·scale), where top is the row's largest score so
+// far, and adds the weights to state.sum. It first rescales state.sum and state.out from the previous top to the new
+// one.
 template <int d>
 __device__ __forceinline__ void weigh(State<d> &state, float (&score)[key_rows / 8][4], float scale) {
 #pragma unroll
@@ -131,8 +135,8 @@ __device__ __forceinline__ void weigh(State<d> &state, float (&score)[key_rows /
     }
 }
 
-// attend computes one block. turned has the rotated keys, where queries and keys are rotated; the queries are rotated here,
-// in registers.
+// attend computes the 64 query rows of one block. If rotary is true, it takes the keys from turned, where they are
+// already rotated, and rotates the queries in registers.
 template <class T, int d, bool rotary>
 __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, const int *cu, const int2 *blocks,
                                        int heads, float scale, const float *slopes, Rotation rotation) {
@@ -146,9 +150,9 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
     const Part<T> queries = {part, pitch(3 * width)}, values = {part + 2 * width, pitch(3 * width)};
     const Part<T> keys = rotary ? Part<T>{row_at(turned, start, width) + head * d, pitch(width)}
                                 : Part<T>{part + width, pitch(3 * width)};
-    const int warp = static_cast<int>(threadIdx.x) / 32 * 16; // its first row in the block
-    const int first = block.y + warp;                        // and in the sequence
-    const bool active = first < length;                      // other warps only copy
+    const int warp = static_cast<int>(threadIdx.x) / 32 * 16; // the warp's first query row in the block
+    const int first = block.y + warp;                        // the warp's first query row in the sequence
+    const bool active = first < length;                      // false if the warp has no rows and only copies
 
     const auto copy = [&](T *stage, int first) {
         each_copy<d, key_rows>(first, length, [&](int to, int row, int column, int bytes) {
@@ -157,14 +161,14 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
         });
         copy_commit();
     };
-    T *const query_rows = stages + Head<d>::stage; // where the second tile of keys will be
+    T *const query_rows = stages + Head<d>::stage; // in the second stage, until keys are copied there
     each_copy<d, block_rows>(block.y, length, [&](int to, int row, int column, int bytes) {
         copy_async(query_rows + to, queries.at(row, column), bytes);
     });
     copy_commit();
     copy(stages, 0);
     copy_wait<1>();
-    __syncthreads(); // all see the queries
+    __syncthreads(); // now all threads see the queries
 
     uint32_t q[steps][4];
 #pragma unroll
@@ -182,7 +186,7 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
     for (int base = 0; base < length; base += key_rows, stage ^= 1) {
         const T *const key = stages + stage * Head<d>::stage, *const value = key + key_rows * row;
         copy_wait<0>();
-        __syncthreads(); // all see the keys and values, and are done with what lay in the other stage
+        __syncthreads(); // now all threads see these keys and values, and none still reads the other stage
         if (base + key_rows < length) copy(stages + (stage ^ 1) * Head<d>::stage, base + key_rows);
         if (!active) continue;
 
@@ -201,10 +205,11 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
                 mma<T>(score[2 * j + 1], q[k], b[2], b[3]);
             }
 
-        // of the thread's first column; in float32, exact up to 2^24
+        // positions in the sequence of the thread's first query and of its first key among these 64 keys
         const int query = first + lane / 4, column = base + lane % 4 * 2;
         if (slopes != nullptr) {
-            const float slope = slopes[head]; // in the units of q·k
+            const float slope = slopes[head]; // divided by scale, because the scores are not multiplied by scale yet
+            // distances of the thread's two queries from its first key, exact in float32 up to 2^24
             const float ahead[2] = {static_cast<float>(query - column), static_cast<float>(query + 8 - column)};
 #pragma unroll
             for (int j = 0; j < key_rows / 8; j++)
@@ -237,8 +242,8 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
         }
     }
 
-    // A warp's outputs pass through shared memory, so that it stores whole rows: the stage that the last keys are not
-    // in is free.
+    // a warp writes its outputs to shared memory first, so that it can store whole rows; it uses the stage without the
+    // last keys, because no thread reads that stage any more
     if (!active) return;
     T *const rows = stages + stage * Head<d>::stage + warp * row;
 #pragma unroll

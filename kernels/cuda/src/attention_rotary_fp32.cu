@@ -1,4 +1,4 @@
-// Attention in float32 that rotates queries and keys first.
+// Attention in float32, for models with rotary positions: it rotates queries and keys first.
 #include "attention_fp32.cuh"
 
 #define ATTENTION(d)                                                                                                 \

@@ -1,6 +1,6 @@
-// Attention with 16-bit operands that rotates queries and keys first, in a
-// file of its own because the driver compiles a whole file when it needs one
-// kernel of it.
+// Attention with 16-bit operands, for models with rotary positions: rotate_keys rotates the keys, and the attention
+// itself rotates the queries. The driver compiles all kernels of a file when it loads one, so these kernels are not in
+// attention_half.cu.
 #include "attention_half.cuh"
 
 #define ATTENTION(T, suffix, d)                                                                                      \
@@ -19,7 +19,8 @@
 ATTENTIONS(bf16, bf16)
 ATTENTIONS(fp16, fp16)
 
-// rotate_keys_<T> rotates the keys of qkv: a thread takes four columns of a head and their partners half a head further.
+// rotate_keys_<T> rotates the keys of qkv and writes them to out. A thread rotates four columns of a head together with
+// the four columns half a head further.
 #define ROTATE_KEYS(T, suffix)                                                                                       \
     KERNEL(128, 8, rotate_keys_##suffix, T *out, const T *qkv, const int *pos, const float2 *turns, int heads, int d, \
            int rows) {                                                                                               \

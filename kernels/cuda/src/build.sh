@@ -13,7 +13,7 @@ if ! command -v nvcc >/dev/null || ! command -v ptxas >/dev/null; then
 fi
 
 flags=(-std=c++17 -O3 -arch=compute_80 --fmad=true --ftz=false --prec-div=true --prec-sqrt=true)
-shared_limit=101376 # 99 KB, what sm_86, sm_89 and sm_120 give a block
+shared_limit=101376 # 99 KB, the most that a block can use on sm_86, sm_89 and sm_120
 targets=(sm_80 sm_86 sm_90)
 
 work=$(mktemp -d)
@@ -26,7 +26,8 @@ lower() {
   local file=$1 version
   for version in 7.0 7.1 7.2 7.3 7.4 7.5 7.6 7.7 7.8 8.0 8.1 8.2 8.3 8.4; do
     sed "s/^\.version .*/.version $version/" "$file" >"$work/try.ptx"
-    # sm_90 needs 7.8, but the driver compiles code for compute_80 whatever its version
+    # ptxas accepts sm_90 only from version 7.8 on, but a driver compiles an older version for sm_90 too, so the version
+    # is tried with sm_80
     if ptxas -arch=sm_80 -o /dev/null "$work/try.ptx" 2>/dev/null; then
       cp "$work/try.ptx" "$file"
       echo "$version"
@@ -39,7 +40,7 @@ lower() {
 
 # figures FILE TARGET prints one line per kernel: registers, static shared memory and stack bytes. It fails on spills.
 figures() {
-  # ptxas wants at least 7.8 for sm_90
+  # ptxas accepts sm_90 only from version 7.8 on, so an older version is raised in a copy
   sed -E "s/^\.version 7\.[0-7]$/.version 7.8/" "$1" >"$work/assemble.ptx"
   ptxas -v -arch="$2" -o "$work/kernels.cubin" "$work/assemble.ptx" 2>"$work/log"
   awk -v target="$2" -v limit="$shared_limit" '
@@ -80,8 +81,8 @@ mkdir "$work/ptx"
 for source in *.cu; do
   name=${source%.cu}
   nvcc "${flags[@]}" ${CUDA_INC:+-I"$CUDA_INC"} -ptx -o "$work/raw.ptx" "$source"
-  # remove what depends on the machine: comments contain build identifiers and paths, and the names of an anonymous
-  # namespace contain a hash of the source's path; blank lines go as well
+  # remove everything that depends on the machine: comments contain build identifiers and paths, and the names of an
+  # anonymous namespace contain a hash of the source's path; blank lines are removed too
   sed -E '/^\/\//d; /^$/d; s/[ \t]+$//; s/_GLOBAL__N__[0-9a-f]{8}_/_GLOBAL__N__00000000_/g' \
     "$work/raw.ptx" >"$work/ptx/$name.ptx"
   if grep -n -E '/(home|root|tmp|usr|work)/' "$work/ptx/$name.ptx"; then

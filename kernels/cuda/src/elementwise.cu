@@ -1,7 +1,9 @@
-// Activations that no product could be fused with, and copies between types.
+// Kernels that apply an activation to a product that cuBLAS has computed, and kernels that convert between float32 and
+// 16-bit types.
 #include "device.cuh"
 
-// activate_rows and gate_rows take two rows at a time, so that a thread waits once for the loads of both.
+// activate_rows replaces x by GELU(x + bias). A thread takes eight columns of two rows at a time, so that it waits only
+// once for the loads of both rows.
 template <class T>
 __device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows, int cols) {
     const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
@@ -26,6 +28,8 @@ __device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows,
     }
 }
 
+// gate_rows computes GELU(gate)·value: the first cols columns of in are the gates, the next cols columns the values. A
+// thread takes eight columns of two rows at a time, so that it waits only once for the loads of both rows.
 template <class T>
 __device__ __forceinline__ void gate_rows(T *out, const T *in, int rows, int cols) {
     const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
@@ -39,7 +43,7 @@ __device__ __forceinline__ void gate_rows(T *out, const T *in, int rows, int col
                 load8(g[i], row_at(in, at[i], 2 * cols) + c);
                 load8(u[i], row_at(in, at[i], 2 * cols) + c + cols);
             }
-        } else { // the second half begins off the borders of 16 bytes
+        } else { // load8 needs 16-byte alignment, which the values may lack
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const T *from = row_at(in, at[i], 2 * cols) + c;
@@ -73,7 +77,7 @@ __device__ __forceinline__ void convert(To *dst, const From *src, int rows, int 
     }                                                                                                                \
     KERNEL(128, 1, gate_##suffix, T *out, const T *in, int rows, int cols) { gate_rows<T>(out, in, rows, cols); }
 
-// A matrix in float32 has no second copy to convert.
+// CONVERT defines the kernels that convert float32 to T (narrow) and T to float32 (widen), for 16-bit types T.
 #define CONVERT(T, suffix)                                                                                           \
     KERNEL(256, 1, narrow_##suffix, T *dst, const float *src, int rows, int cols, int dst_pitch, int src_pitch) {    \
         convert<T, float>(dst, src, rows, cols, dst_pitch, src_pitch);                                               \

@@ -1,8 +1,10 @@
-// The first operation of a model: token ids to rows of a table, scaled by the
-// share of masks in each sequence as ESM-2's token dropout asks.
+// The embedding of tokens: each token id becomes its row of a table, multiplied by a factor of the sequence. As in the
+// token dropout of ESM-2, mask tokens become 0, and the factor grows with the share of mask tokens in the sequence. An
+// optional type vector is added last.
 #include "device.cuh"
 
-// positions writes each token's position in its sequence, and the sequence.
+// positions writes for each token its position in its sequence to pos, and the index of its sequence to seq. Sequence s
+// has the tokens cu[s] to cu[s + 1] − 1 of the batch.
 KERNEL(128, 1, positions, int *pos, int *seq, const int *cu) {
     const int s = blockIdx.x, first = cu[s], end = cu[s + 1];
     for (int t = first + threadIdx.x; t < end; t += blockDim.x) {
@@ -11,10 +13,10 @@ KERNEL(128, 1, positions, int *pos, int *seq, const int *cu) {
     }
 }
 
-// embed_scale is base / (1 − share of mask tokens) of each sequence.
+// embed_scale writes the factor of each sequence: base / (1 − share of mask tokens in the sequence).
 KERNEL(32, 1, embed_scale, float *scale, const int *ids, const int *cu, float base, int mask) {
     const int s = blockIdx.x, first = cu[s], end = cu[s + 1];
-    float masked = 0.f; // counts are exact up to 2^24
+    float masked = 0.f; // float32 represents counts exactly up to 2^24 tokens
     for (int t = first + threadIdx.x; t < end; t += 32) masked += ids[t] == mask ? 1.f : 0.f;
     masked = warp_sum(masked);
     if (threadIdx.x == 0) scale[s] = base / (1.f - masked / static_cast<float>(end - first));

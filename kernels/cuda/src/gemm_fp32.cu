@@ -1,16 +1,16 @@
-// Products in float32 by plain multiply-adds, never by TF32. A block of 256
-// threads makes 128 x 64 outputs, a thread 8 x 4 of them. The sum over k goes
-// in steps of 16, each summed by itself and then added to the total, so that
-// the error grows with the number of steps and not of terms; the order does
-// not depend on the number of rows.
+// Matrix products in float32 by fmaf, never by TF32. A block of 256 threads computes 128 × 64 elements of In·Wᵀ, a
+// thread 8 × 4 of them. One step adds up 16 products and then adds their sum to the total, so that the rounding error
+// grows with the number of steps and not with the number of products. The order of additions does not depend on the
+// number of rows.
 #include "gemm.cuh"
 
 namespace {
 
 constexpr int tile_rows = 128, tile_cols = 64, depth = 16;
-constexpr int row_floats = depth + 4; // 20: rows that eight threads read lie in different banks
+constexpr int row_floats = depth + 4; // 20, so that eight consecutive rows lie in different banks of shared memory
 constexpr int stage_floats = (tile_rows + tile_cols) * row_floats;
 
+// load begins to copy the inputs and weights of one step to stage, which is one of two buffers in shared memory.
 template <Epilogue epilogue>
 __device__ __forceinline__ void load(const Product<float> &p, Tile at, float *stage, int step) {
     const int chunk = threadIdx.x % 4, column = step * depth + 4 * chunk;
@@ -21,7 +21,7 @@ __device__ __forceinline__ void load(const Product<float> &p, Tile at, float *st
         const float *from;
         if (i < 2) {
             from = row_at(p.in, min(at.row + r, p.rows - 1), p.depth);
-        } else { // 64 weights; for a GEGLU the gates of 32 columns and then their values
+        } else { // 64 rows of weights; for GEGLU, 32 rows of gates and then 32 rows of their values
             const int n = r - tile_rows;
             const int w = epilogue == with_geglu ? min(at.col + n % 32, p.cols - 1) + (n < 32 ? 0 : p.cols) : min(at.col + n, p.cols - 1);
             from = row_at(p.w, w, p.depth);
@@ -31,8 +31,8 @@ __device__ __forceinline__ void load(const Product<float> &p, Tile at, float *st
     copy_commit();
 }
 
-// finish takes one sum through the epilogue to memory; gate is the sum of the
-// same column's gate, for a GEGLU.
+// finish applies the epilogue to the sum v of one output and stores the result. gate is the sum of the output's gate,
+// and is used only for GEGLU.
 template <Epilogue epilogue>
 __device__ __forceinline__ void finish(const Product<float> &p, int row, int col, float v, float gate) {
     if (p.bias != nullptr) {
@@ -47,7 +47,8 @@ __device__ __forceinline__ void finish(const Product<float> &p, int row, int col
     if (p.out != nullptr) p.out[at] = v;
 }
 
-// A thread's rows are ty, ty + 16…, its columns tx, tx + 16… of the tile.
+// multiply computes one tile. Thread (tx, ty) multiplies the input rows ty, ty + 16, … of the tile by its weight rows
+// tx, tx + 16, and so on.
 template <Epilogue epilogue>
 __device__ __forceinline__ void multiply(const Product<float> &p) {
     SHARED(shared);
@@ -65,7 +66,7 @@ __device__ __forceinline__ void multiply(const Product<float> &p) {
     load<epilogue>(p, at, stage, 0);
     for (int step = 0; step < steps; step++) {
         copy_wait<0>();
-        __syncthreads(); // all see the stage, and are done with the other one
+        __syncthreads(); // now all threads see this stage, and none still reads the other one
         if (step + 1 < steps) load<epilogue>(p, at, stage + (step + 1) % 2 * stage_floats, step + 1);
 
         const float *in = stage + step % 2 * stage_floats + ty * row_floats;

@@ -1,7 +1,8 @@
-// Products of 16-bit operands on tensor cores, summed in float32. A block of
-// four warps makes 128 x 128 outputs, a warp 64 x 64 of them; the operands come
-// through a ring of four stages of 32 columns each. Every output is one chain
-// of mma over k in steps of 16 from 0 on, whatever the number of rows.
+// Matrix products of 16-bit operands on tensor cores, summed in float32. A block of four warps computes 128 × 128
+// elements of In·Wᵀ, and each warp 64 × 64 of them. One step multiplies 32 columns of the two operands. The operands
+// are copied ahead of their use to a ring of four stages in shared memory; each stage holds the columns of one step.
+// mma adds the products of 16 columns at a time to an element, from the first column to the last, whatever the number
+// of rows.
 #include "gemm.cuh"
 
 namespace {
@@ -9,16 +10,17 @@ namespace {
 constexpr int tile = 128, depth = 32, stages = 4;
 constexpr int operand_bytes = tile * depth * 2, stage_bytes = 2 * operand_bytes;
 
-// swizzled is the place in a stage of 16 bytes of a row of 64: permuted so
-// that the eight rows that ldmatrix reads at once lie in different banks.
+// swizzled returns the offset in bytes of a chunk of a row from the start of its operand in a stage. A row has four
+// chunks of 16 bytes. Their order depends on the row, so that the eight rows that ldmatrix reads at once lie in
+// different banks.
 __device__ __forceinline__ int swizzled(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
 
-// A Loader brings the chunk of 8 columns that its thread has of every 32nd row
-// of both operands.
+// A Loader makes one thread's share of the copies of the operands to the stages: in each step, one chunk of 8 columns
+// of every 32nd row of both operands.
 template <class T, Epilogue epilogue>
 struct Loader {
-    const T *in[4], *w[4]; // the thread's chunk at column 0
-    int to[4];             // its place in an operand's stage
+    const T *in[4], *w[4]; // addresses of the thread's chunks in the first step
+    int to[4];             // offsets in bytes of the chunks from an operand's start in a stage
     int chunk, depth_left;
 
     __device__ __forceinline__ Loader(const Product<T> &p, Tile at) {
@@ -27,19 +29,18 @@ struct Loader {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int r = threadIdx.x / 4 + 32 * i;
-            // rows past the end repeat the last one: their outputs are not stored
+            // for rows past the end, whose outputs are not stored, the last row is copied
             in[i] = row_at(p.in, min(at.row + r, p.rows - 1), p.depth) + 8 * chunk;
             int from = min(at.col + r, p.cols - 1);
-            // groups of eight columns alternate between gate and value, so
-            // that a thread holds both of the same column
+            // store expects the weights in the order: eight rows of gates, the eight rows of values of the same
+            // columns, the next eight rows of gates, …
             if (epilogue == with_geglu) from = min(at.col + r / 16 * 8 + r % 8, p.cols - 1) + (r / 8 % 2 ? p.cols : 0);
             w[i] = row_at(p.w, from, p.depth) + 8 * chunk;
             to[i] = swizzled(r, chunk);
         }
     }
 
-    // load begins the copies of one step of 32 columns; what lies past the
-    // last column arrives as zero.
+    // load begins to copy the 32 columns of one step. It fills columns past the last one with zeros.
     __device__ __forceinline__ void load(unsigned char *stage, int step) const {
         const int first = step * depth;
         const int bytes = max(0, min(16, 2 * (depth_left - first - 8 * chunk)));
@@ -52,8 +53,8 @@ struct Loader {
     }
 };
 
-// Fragments are what a warp multiplies in half a step: 64 rows of inputs and 64
-// of weights, 16 columns each.
+// Fragments are the operands that a warp multiplies in half a step: 16 columns of 64 rows of inputs and of 64 rows of
+// weights.
 struct Fragments {
     uint32_t in[4][4], w[4][4];
 
@@ -78,12 +79,11 @@ struct Fragments {
     }
 };
 
-// parked is the place of a sum in shared memory: rows of 128 in which groups
-// of four are permuted, so that neither writing fragments nor reading rows
-// meets a bank twice.
+// parked returns the index of a sum in shared memory, where rows have 128 sums. The order of groups of four sums
+// depends on the row, so that neither park nor a read of consecutive columns causes bank conflicts.
 __device__ __forceinline__ int parked(int row, int col) { return row * tile + (((col >> 2) ^ (row & 3) << 1) << 2) + (col & 3); }
 
-// park writes the fragments of a warp.
+// park writes the sums of a warp from its registers to shared memory.
 __device__ __forceinline__ void park(float *sums, const float (&sum)[4][8][4], int warp_row, int warp_col) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -97,15 +97,16 @@ __device__ __forceinline__ void park(float *sums, const float (&sum)[4][8][4], i
             }
 }
 
-// store takes the parked sums through the epilogue to memory, four columns a
-// thread: whole rows of the tile at a time, and code that is short enough for
-// the instruction cache.
+// store reads the sums that park has written, applies the epilogue and writes the outputs to global memory. A thread
+// takes four columns of a row at a time, so that neighbouring threads write whole rows of the tile. The loop over rows
+// is short enough for the instruction cache.
 template <class T, Epilogue epilogue>
 __device__ __forceinline__ void store(const Product<T> &p, Tile at, const float *sums) {
     constexpr int width = epilogue == with_geglu ? tile / 2 : tile, lanes = width / 4;
     const int c = threadIdx.x % lanes * 4, col = at.col + c;
     if (col >= p.cols) return;
-    const int from = epilogue == with_geglu ? c / 8 * 16 + c % 8 : c; // gates, their values 8 further
+    // from is the column of the sums; for GEGLU it is the column of the gates, and the values are 8 columns further
+    const int from = epilogue == with_geglu ? c / 8 * 16 + c % 8 : c;
     float bias[4] = {0.f, 0.f, 0.f, 0.f}, gate_bias[4] = {0.f, 0.f, 0.f, 0.f};
     if (p.bias != nullptr) {
         load_vector4(bias, p.bias + (epilogue == with_geglu ? p.cols : 0), col, p.cols);
@@ -162,7 +163,7 @@ __device__ __forceinline__ void multiply(const Product<T> &p) {
 
     copy_wait<stages - 2>();
     __syncthreads();
-    Fragments now, next; // of this half step and the next, so that mma never waits for shared memory
+    Fragments now, next; // first and second half of a step: one is loaded while the other is multiplied
     now.load(shared, 0, warp_row, warp_col);
 
     for (int step = 0; step < steps; step++) {
@@ -172,16 +173,16 @@ __device__ __forceinline__ void multiply(const Product<T> &p) {
         copy_commit();
         now.multiply<T>(sum);
 
-        copy_wait<stages - 2>(); // for the stage of the next step
-        __syncthreads();         // all see it, and are done with reading this one
+        copy_wait<stages - 2>(); // until the copies of the next step are complete
+        __syncthreads();         // now all threads see the next stage, and none still reads the current one
         if (step + 1 < steps) now.load(shared + (step + 1) % stages * stage_bytes, 0, warp_row, warp_col);
         next.multiply<T>(sum);
     }
 
-    // since the last barrier nobody reads a stage: the sums take their place
+    // no thread reads a stage after the last barrier, so the sums may overwrite the stages
     float *const sums = reinterpret_cast<float *>(shared);
     park(sums, sum, warp_row, warp_col);
-    __syncthreads(); // rows come from two warps
+    __syncthreads(); // because store reads rows to which two warps have written
     store<T, epilogue>(p, at, sums);
 }
 

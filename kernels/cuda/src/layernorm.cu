@@ -1,8 +1,9 @@
-// LayerNorm with the biased variance. A row stays in registers between the
-// two passes, mean first, so that the variance does not cancel.
+// LayerNorm with the biased variance. A row stays in registers, so that the mean can be subtracted before the squares
+// are summed. The variance would lose digits if it were computed as E[x²] − E[x]².
 #include "device.cuh"
 
-// row_sum adds over the threads of a row: a warp, or the whole block.
+// row_sum returns the sum of v over the THREADS threads that normalize a row: a warp or the whole block. For a block,
+// partial is shared memory for one float of each warp.
 template <int THREADS>
 __device__ __forceinline__ float row_sum(float v, float *partial) {
     v = warp_sum(v);
@@ -15,20 +16,22 @@ __device__ __forceinline__ float row_sum(float v, float *partial) {
     return sum;
 }
 
-// normalize takes one row, four columns a thread in each of GROUPS steps.
+// normalize applies LayerNorm to one row, in + add (in alone if add is null). Each of THREADS threads takes GROUPS
+// groups of four columns.
 template <class T, int THREADS, int GROUPS>
 __device__ __forceinline__ void normalize(float *out32, T *out, const float *in, const float *add, const float *gain,
                                           const float *bias, float eps, int cols, float *partial) {
     const int lane = threadIdx.x % THREADS;
     float z[GROUPS][4], sum = 0.f;
-    // every load is under way before a sum waits for the first
+    // all loads are issued before the first addition, so that the loads overlap
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
         const int c = 4 * (g * THREADS + lane);
         if (c < cols) load4(z[g], in + c);
     }
     if (add != nullptr) {
-        constexpr int some = GROUPS > 10 ? GROUPS / 4 : GROUPS; // at a time, for want of registers
+        // some is the number of groups that are loaded at once: registers do not suffice for all groups of wide rows
+        constexpr int some = GROUPS > 10 ? GROUPS / 4 : GROUPS;
 #pragma unroll
         for (int from = 0; from < GROUPS; from += some) {
             float more[some][4];
@@ -80,7 +83,8 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
     }
 }
 
-// A row of at most so many columns is a warp's, or a block's: more loads are under way where no row is shared.
+// LAYERNORM defines the kernel for rows of at most widest columns. row_threads threads normalize a row: one warp, which
+// is faster than a block, or a block where the row does not fit into the registers of a warp.
 #define LAYERNORM(T, suffix, widest, row_threads, block_threads, blocks_per_sm)                                      \
     KERNEL(block_threads, blocks_per_sm, layernorm_##widest##_##suffix, float *out32, T *out, const float *in,       \
            const float *add, const float *gain, const float *bias, float eps, int rows, int cols) {                  \

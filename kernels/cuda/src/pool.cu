@@ -1,9 +1,9 @@
-// The mean over a range of each sequence's rows.
+// Mean pooling over a range of each sequence's rows.
 #include "device.cuh"
 
-// A block takes 32 columns of a sequence. Warp w adds rows w, w + 8, w + 16…
-// of the range, then the first warp adds the eight sums in order: the order
-// depends on the range's length alone.
+// pool averages the rows of each sequence from ranges[s].x to ranges[s].y − 1. A block computes 32 columns of a
+// sequence. Warp w adds the rows w, w + 8, w + 16, … of the range, and then the first warp adds the eight sums in
+// order, so that the order of additions depends only on the number of rows in the range.
 KERNEL(256, 1, pool, float *out, const float *in, const int2 *ranges, int cols, int sequences) {
     SHARED_ARRAY(float, partial, 8 * 32);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;

@@ -1,10 +1,10 @@
-// Everything that is not plain C++: instructions that need inline PTX, and conversions of the operand types.
+// The 16-bit operand types, macros that declare kernels and shared memory, and functions for single PTX instructions.
 #pragma once
 
 #include <stdint.h>
 
-// The bits alone: the compiler's headers for half types are not needed for
-// four conversions, and are not part of every installation.
+// bf16 and fp16 contain only the bits of a value. The kernels do without the types of cuda_bf16.h and cuda_fp16.h,
+// because not every installation has these headers and the kernels need few conversions.
 struct bf16 {
     uint16_t bits;
 };
@@ -12,17 +12,19 @@ struct fp16 {
     uint16_t bits;
 };
 
-// KERNEL begins the definition of an entry point that PTX keeps the name of.
+// KERNEL begins the definition of a kernel whose blocks have the given number of threads. The compiler limits the
+// registers so that blocks_per_sm blocks fit on a multiprocessor. extern "C" keeps the name in the PTX, because the
+// host looks the kernel up by name.
 #define KERNEL(threads, blocks_per_sm, name, ...) \
     extern "C" __global__ void __launch_bounds__(threads, blocks_per_sm) name(__VA_ARGS__)
 
-// SHARED names the dynamic shared memory of the launch.
+// SHARED declares name as the dynamic shared memory of the block. The launch sets its size.
 #define SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
-// SHARED_ARRAY is a shared array of a size known at compile time.
+// SHARED_ARRAY declares an array in shared memory whose size is known at compile time.
 #define SHARED_ARRAY(type, name, size) __shared__ type name[size]
 
-// pack2 rounds two values to the nearest even T; the first takes the low half.
+// pack2 rounds two values to T, to nearest with ties to even, and returns both in one word, lo in the low 16 bits.
 template <class T>
 __device__ __forceinline__ uint32_t pack2(float lo, float hi);
 
@@ -58,36 +60,37 @@ __device__ __forceinline__ float2 unpack2(uint32_t pair) {
     return make_float2(to_float(lo), to_float(hi));
 }
 
-// shuffle_xor needs all 32 lanes of the warp.
+// shuffle_xor returns the value v of the lane whose number is this lane's number XOR mask. All 32 lanes of the warp
+// must call it together.
 __device__ __forceinline__ float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 __device__ __forceinline__ uint32_t shuffle_xor(uint32_t v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 
-// exp2_fast errs by at most 2 ulp and gives 0 for results below 2^-126.
+// exp2_fast returns 2^x with an error of at most 2 ulp, and 0 instead of results below 2^-126.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// copy_async begins a copy of 16 bytes into shared memory; of the source only
-// the first bytes are read (0 to 16), the rest becomes zero.
+// copy_async begins to write 16 bytes to shared memory. It copies as many of them as the argument bytes says (0 to 16)
+// from global memory, and sets the rest to zero.
 __device__ __forceinline__ void copy_async(void *to, const void *from, int bytes) {
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
 }
 
-// copy_commit closes a group of the copies begun by this thread.
+// copy_commit makes one group of the copies that this thread has begun since its previous copy_commit.
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// copy_wait returns when all but the last N groups of this thread have landed.
+// copy_wait returns when all groups of copies of this thread are complete, except possibly the last N groups.
 template <int N>
 __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-// ldmatrix reads four 8x8 matrices of 2-byte elements; lanes 8i to 8i+7 give
-// the addresses of the rows of matrix i, and word i of a lane holds elements
-// 2·(lane mod 4) and the next of row lane/4 of it.
+// ldmatrix reads four 8×8 matrices of 16-bit elements from shared memory into the registers of a warp. Lane 8i + j
+// passes the address of row j of matrix i. Each lane receives in r[i] two elements of row lane/4 of matrix i: those of
+// columns 2·(lane mod 4) and 2·(lane mod 4) + 1.
 __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const void *row) {
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -96,7 +99,7 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const void *row) {
                  : "memory");
 }
 
-// ldmatrix_transposed is the same, with rows and columns of each swapped.
+// ldmatrix_transposed does the same as ldmatrix, but transposes each matrix before it gives the elements to the lanes.
 __device__ __forceinline__ void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -105,7 +108,8 @@ __device__ __forceinline__ void ldmatrix_transposed(uint32_t (&r)[4], const void
                  : "memory");
 }
 
-// mma adds the product of a 16x16 and a 16x8 matrix to c, in float32.
+// mma adds the product of the 16×16 matrix a and the 16×8 matrix b to the 16×8 matrix c, in float32. The lanes of a
+// warp call it together; each has its part of the matrices in the layout of the PTX instruction mma.m16n8k16.
 template <class T>
 __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 

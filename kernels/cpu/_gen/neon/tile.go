@@ -16,8 +16,8 @@ func tiles(g *generator) {
 }
 
 // tile generates a kernel that computes count tiles of rows × 16 sums, one below the other. Each sum has one
-// accumulator and adds one FMA for each k, in order, so that its bits are the same in every kernel. The kernel reads four
-// values of a row at once; each FMA selects one of them.
+// accumulator and adds one FMA for each k, in order, so that its bits are the same in every kernel. The kernel reads
+// four values of a row at once; each FMA selects one of them.
 func tile(g *generator, rows int) {
 	t := beginTile(g, rows, "NEON")
 	sums, left := make([]rowOfSums, rows), make([]vec, rows)
