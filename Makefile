@@ -1,4 +1,4 @@
-# README.md describes embed. Users need only the targets demo and test.
+# README.md describes embed. Users need only the targets build, demo and test.
 
 GO ?= go
 SHELL := bash
@@ -15,12 +15,12 @@ demo: build ## embeds two small files offline, with synthetic checkpoints
 	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/contigs.fna testdata/proteins.faa
 	@echo "The checkpoints of this demo are synthetic: they have the real architectures, and their embeddings carry no biology."
 
-test: ## runs every test, those of the CPU kernels in portable Go and in assembly
+test: ## runs every test; those of the CPU kernels run with portable Go and with assembly
 	$(GO) test ./...
 
-# check is what CI runs. It turns off the vet of go test (-vet=off), because vet, nvml, noasm and cross vet every
-# package with each set of build tags. It uses the flags of the target build, so that each package is compiled only
-# once.
+# CI runs the target check. It turns off the vet of go test (-vet=off), because vet, nvml, noasm and cross vet every
+# package with each set of build tags. It uses the flags of the target build, so that build and test share compiled
+# packages.
 check: export GOFLAGS := $(GOFLAGS) -trimpath -vet=off
 check: export CGO_ENABLED := 0
 check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
@@ -58,7 +58,7 @@ nvml: ## tests reading the sensors of GPUs without cgo, and with cgo and NVIDIA'
 	CGO_ENABLED=1 CGO_CFLAGS=-Wno-deprecated-declarations $(GO) vet -tags gonvml ./internal/monitor
 	CGO_ENABLED=1 CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
 
-noasm: ## tests the CPU kernels in portable Go, in a build without assembly
+noasm: ## tests the CPU kernels and the models in a build without assembly
 	$(GO) vet -tags noasm ./...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
@@ -71,10 +71,10 @@ cross: ## checks that the program and its tests compile for the other platforms,
 	GOOS=windows CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	CGO_ENABLED=0 $(GO) vet -tags static ./...
 
-dist: ## builds the files of a release in dist: archives, Python wheels, SHA256SUMS; same commit, same bytes
+dist: ## builds the files of a release in dist; the same commit and version of Go give the same bytes
 	$(GO) run ./deploy/dist -o dist
 
-arm64: ## runs the tests of kernels, models and parsers as arm64 programs; needs qemu-user
+arm64: ## runs the tests of some packages, such as kernels/cpu and tokenizer, as arm64 programs; needs qemu-user
 	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
 
 fuzz: ## runs every fuzz target for two seconds, or for FUZZTIME with inputs guided by coverage
@@ -83,7 +83,7 @@ fuzz: ## runs every fuzz target for two seconds, or for FUZZTIME with inputs gui
 crash: ## runs two tests that kill embed at random moments, each for 15 seconds or for TIME; Linux only
 	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),15s)
 
-compare: ## compares the throughput with that of BASE=COMMIT, by default the last tag; BENCH=PATTERN selects benchmarks
+compare: ## compares throughput with that of BASE=COMMIT (default: last tag); BENCH=PATTERN (default: Forward/esm2-8m)
 	bench/compare.sh '$(BASE)' '$(BENCH)'
 
 mutations: ## breaks the code of the models in one place at a time; the tests must fail each time; takes minutes

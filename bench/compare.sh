@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Compares the throughput of this tree with that of another commit: bench/compare.sh [BASE] [PATTERN] [RUNS].
 #
-# BASE is the last tag by default, PATTERN selects the benchmarks (Forward/esm2-8m), and RUNS is the number of runs of
-# each tree (6). Runs of the two trees alternate, so that other load on the machine affects both. benchstat prints the
-# ratios with their spread.
+# BASE is the commit (default: the last tag), PATTERN selects the benchmarks (default: Forward/esm2-8m), and RUNS is the
+# number of runs of each tree (default: 6). Runs of the two trees alternate, so that other load on the machine affects
+# both. benchstat prints the differences with their spread.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base=${1:-$(git describe --tags --abbrev=0 2>/dev/null)} || { echo "no tag found: name a commit: bench/compare.sh COMMIT, or make compare BASE=COMMIT" >&2; exit 1; }

@@ -326,8 +326,8 @@ func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []i
 	return b, lengths
 }
 
-// randomRecords returns random records that together have the given number of tokens. A record of DNA has 500 nt, which
-// are about 110 tokens. The lengths of proteins are distributed as in UniProt, with a mean of 350 residues.
+// randomRecords returns random records that together have about the given number of tokens. A record of DNA has 500 nt,
+// which are about 110 tokens. The lengths of proteins are distributed as in UniProt, with a mean of 350 residues.
 func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for left := tokens; left > 0; {

@@ -9,15 +9,15 @@ import (
 	"seqembed/transformer"
 )
 
-// TestRows tries batches of all sizes from 3 to everyRows tokens, and drawnRows random larger sizes.
+// TestRows tries batches of all sizes from 3 to everyRows tokens, and about drawnRows random larger sizes.
 const (
 	everyRows = 256
 	drawnRows = 200
 )
 
 // TestRows checks that a record's embedding has the same bits in batches of different sizes. The sizes are all numbers
-// of tokens from 3 to 256, and 200 random larger ones up to -bench.tokens. A model other than the smallest runs only if
-// the flag -run contains its name.
+// of tokens from 3 to 256, and about 200 random larger numbers up to -bench.tokens, by default up to 300. A model other
+// than the smallest runs only if the flag -run contains its name.
 func TestRows(t *testing.T) {
 	for _, m := range models {
 		if m.name != "esm2-tiny" && !named("run", m.name) {
@@ -55,7 +55,7 @@ func sameBits(t *testing.T, name string, budget int) {
 		return got[0]
 	}
 
-	// The first record has only three tokens, so that every batch contains a complete record.
+	// The first record has only three tokens, so that even the smallest batch contains a complete record.
 	records := append([][]int32{{5, 6, 7}}, randomRecords(config, budget-3)...)
 	want := embeddings(records)
 	sizes := upTo(min(everyRows, budget))

@@ -35,8 +35,8 @@ func printTable(t *testing.T, lines ...any) (stdout, stderr string, err error) {
 	return out.String(), errors.String(), err
 }
 
-// pass returns the JSON of a forward pass of a model. The pass takes one second for 10,000 tokens, and its records are
-// the same for every model.
+// pass returns a measurement of one forward pass of a model. The pass takes one second for 10,000 tokens, and its
+// records are the same for every model.
 func pass(model string, flops float64) measured {
 	return measured{Kind: "forward", Model: model, Digest: "the same", Records: 5, Tokens: 10000, FLOPs: flops, DType: "bf16",
 		Budget: 4096, Seconds: []float64{1}, Median: 1, Min: 1, Max: 1, Rate: 10000}

@@ -25,7 +25,7 @@ func (l Limits) Holds(b Batch) bool {
 // the number of tokens, S the number of sequences.
 type Batch struct {
 	IDs       []int32 // [T]: the token ids of all sequences, end to end, including special tokens
-	CuSeqlens []int32 // [S+1]: sequence s has the ids CuSeqlens[s] to CuSeqlens[s+1]; the first value is 0, the last T
+	CuSeqlens []int32 // [S+1]: sequence s is IDs[CuSeqlens[s]:CuSeqlens[s+1]]; the first value is 0, the last T
 }
 
 // Sequences returns the number of sequences, S.

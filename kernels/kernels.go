@@ -1,7 +1,7 @@
 // Package kernels defines the interface between models and hardware. A forward pass is a value: a model builds a
-// Program once, as a straight-line sequence of operations; a backend compiles the program once; each batch runs it. So
-// every model is written once and runs on every backend. The memory of each intermediate value, its type and its
-// lifetime follow from the operations; no caller specifies them.
+// Program, a straight-line sequence of operations; a backend compiles the program for a largest batch size; each batch
+// runs it. So every model is written once and runs on every backend. The memory of each intermediate value, its type
+// and its lifetime follow from the operations; no caller specifies them.
 //
 // A batch is packed: the tokens of all its sequences are stored end to end, and cu_seqlens holds the offset of each
 // sequence. There is no padding and no mask. A value is a row-major matrix with one row per token or one row per
@@ -53,7 +53,7 @@ type Runner interface {
 	// host. The caller must call each wait exactly once, in the order of the calls to Start. A batch that fails does
 	// not affect later batches.
 	//
-	// Other layers rely on these guarantees about ordering and waiting, and do not repeat them.
+	// The callers of a Runner rely on these guarantees about ordering and waiting.
 	Start(b Batch, dst [][]float32) (wait func() error)
 	// Profile adds to p the timings of every batch that is started after this call, once that batch has been waited
 	// for. A nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports
@@ -106,8 +106,8 @@ type Weight interface {
 }
 
 // StackedDims returns the dimensions of the weight that results when the parts are stacked by rows or, for the role
-// Vector, concatenated. It returns an error if the parts have different numbers of columns, or if a part does not have
-// one dimension for a Vector and two for any other role.
+// Vector, concatenated. It returns an error if there are no parts, if a dimension is below 1, if the parts of a matrix
+// have different numbers of columns, or if a part does not have one dimension for a Vector and two for any other role.
 func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	if len(parts) == 0 {
 		return 0, 0, errors.New("a weight needs at least one part")
@@ -139,7 +139,7 @@ func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 }
 
 // ReadStacked reads the parts as one matrix, stacked by rows. It decodes rows, beginning with row first, into dst until
-// dst is full. Each element of a vector counts as a row.
+// dst is full. Vectors can only be read as a whole, with first = 0.
 func ReadStacked(parts []Source, dst []float32, first int) error {
 	for _, p := range parts {
 		shape := p.Shape()
@@ -160,11 +160,11 @@ func ReadStacked(parts []Source, dst []float32, first int) error {
 }
 
 // ErrOutOfMemory is wrapped by errors about too little free memory on the backend's device. A smaller batch may avoid
-// such an error, unless it comes from Model.Load.
+// the error, unless Model.Load returned it.
 var ErrOutOfMemory = errors.New("out of memory")
 
-// ErrUnsupported is wrapped by errors about an operation that the backend does not compute for any batch. Another
-// backend may compute it.
+// ErrUnsupported is wrapped by errors about an operation that the backend does not implement. Another backend may
+// implement it.
 var ErrUnsupported = errors.New("unsupported operation")
 
 // OpError is an error in one operation or in a batch.

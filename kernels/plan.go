@@ -19,8 +19,8 @@ type Plan struct {
 	scratch []int // index of the slot of each operation's workspace, or -1 if it has none
 }
 
-// Slot is memory that several values use one after the other. For each type in Precision it has a buffer of Cols
-// columns, with one row per sequence if PerSequence is set and one row per token if not.
+// Slot is memory that holds one value, or the workspace of one operation, at a time. For each type in Precision it has
+// a buffer of Cols columns, with one row per sequence if PerSequence is set and one row per token if not.
 type Slot struct {
 	Cols        int
 	Precision   Precision // both types if each value is stored twice
@@ -52,11 +52,12 @@ func (p *Program) Precision(v Value) Precision {
 
 // Plan assigns a slot to every value so that no two values that are live at the same time share a slot. A value is live
 // until the last operation that reads it has run. There are two exceptions: the result of a Norm may overwrite its
-// input, and the result of a Linear may overwrite its residual, if no later operation reads the overwritten value and
-// the types agree. Overwriting is safe because the only task that reads an element is the one that overwrites it
-// afterwards. In all other cases an operation's results and inputs do not overlap.
+// input, and the result of a Linear may overwrite its residual, unless the residual is also the input. Both are allowed
+// only if no later operation reads the overwritten value and the types agree. Overwriting is safe because the only task
+// that reads an element is the one that overwrites it afterwards. In all other cases an operation's result and inputs
+// do not overlap.
 //
-// Slots are assigned in the order of the operations: each value gets the free slot of its type that is closest in size.
+// Plan assigns slots in the order of the operations; allocator.take chooses a slot.
 func (p *Program) Plan(needs Needs) Plan {
 	a := allocator{program: p, needs: needs}
 	a.plan.values = make([]int, len(p.values))
@@ -114,8 +115,8 @@ func (a *allocator) kept(as Precision) Precision {
 }
 
 // take returns a slot of at least cols columns. Of the free slots with the same types and the same kind of rows, it
-// takes the smallest that is large enough. If all are too small, it enlarges the largest. If there is no such free
-// slot, it makes a new slot.
+// takes the smallest that is large enough. If all are too small, it enlarges the largest. If no free slot has these
+// types and rows, it makes a new slot.
 func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	best := -1
 	for f, s := range a.free {

@@ -52,7 +52,8 @@ func randomly(seed uint64) *Program {
 	return p
 }
 
-// TestPlan checks that no value is overwritten while it is live, and that every value fits its slot.
+// TestPlan checks that no value is overwritten before the last operation that reads it, and that every value fits its
+// slot.
 func TestPlan(t *testing.T) {
 	scratch := func(o Op) (int, Precision) {
 		if l, ok := o.Do.(Linear); ok && l.Then.Gates() {

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// Profile adds up the run times of operations, separately for each kind and shape of operation. The zero value is
-// empty.
+// Profile adds up the run times of operations, separately for each name that Describe returns. The zero value is empty.
 type Profile struct {
 	entries map[string]*OpTime
 }
 
 // OpTime is one entry of a Profile.
 type OpTime struct {
-	Op    string // operation and shape, for example "linear 2304x768"
+	Op    string // name from Describe, for example "linear 2304x768"
 	Calls int
 	Took  time.Duration // total over all calls
-	FLOPs float64       // total over all calls, for products and attention; a multiply-add counts as two
+	FLOPs float64       // total over all calls; 0 except for products and attention; a multiply-add counts as two
 }
 
 // Add adds one call of the operation with the given name, as returned by Describe.
@@ -36,7 +35,7 @@ func (p *Profile) Add(name string, flops float64, took time.Duration) {
 	e.FLOPs += flops
 }
 
-// Ops returns the entries, the slowest first.
+// Ops returns the entries, those with the longest total time first.
 func (p *Profile) Ops() []OpTime {
 	var list []OpTime
 	for _, e := range p.entries {
@@ -49,7 +48,7 @@ func (p *Profile) Ops() []OpTime {
 }
 
 // Describe returns the name of an operation for a Profile, and its FLOPs on a batch: perToken for each token, plus
-// perPair for each ordered pair of tokens of one sequence.
+// perPair for each ordered pair of tokens of one sequence (n² pairs for n tokens).
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -6,7 +6,7 @@ import (
 )
 
 // Value identifies an activation of a program: the result of one of its operations. A value never changes. Its memory
-// may be used for another value after the last operation that reads it.
+// may be used for another value once no operation has to read it any more.
 type Value int32
 
 // None means that there is no value.
@@ -30,7 +30,7 @@ type value struct {
 	cols               int
 	perSequence        bool
 	reads              Precision
-	definedAt, lastUse int // index of the operation that computes the value, and of the last operation that reads it
+	definedAt, lastUse int // index of the operation that computes the value, and of its last reader (or definedAt)
 }
 
 // Op is one operation of a program.
@@ -55,7 +55,7 @@ type Operation interface {
 type Embed struct {
 	Table Weight  // Lookup [vocabulary, c]
 	Type  Weight  // Vector [1, c], or nil
-	Scale float32 // factor of the rows; 1 leaves them unchanged
+	Scale float32 // factor of the rows
 	Mask  int32   // id of the mask token, or NoMask
 }
 
@@ -66,8 +66,8 @@ const NoMask int32 = -1
 //
 //	out = Then(x · Wᵀ + Bias) + add
 //
-// add is the residual, an argument of Program.Linear. A Linear has an activation or a residual, but not both, because
-// no model needs both.
+// add is the residual, an argument of Program.Linear. A Linear cannot have both an activation and a residual: no model
+// needs both.
 type Linear struct {
 	W    Weight // Projection [out, in]
 	Bias Weight // Vector [1, out], or nil
@@ -80,7 +80,7 @@ type Activation uint8
 const (
 	// Identity leaves the product as it is.
 	Identity Activation = iota
-	// GELU is x · Φ(x). Φ, the normal distribution function, is computed by erf and not approximated by tanh.
+	// GELU is x · Φ(x), where Φ is the normal distribution function. It is not the approximation by tanh.
 	GELU
 	// GEGLU multiplies the second half of the columns by GELU of the first half (Shazeer 2020): for a product z of 2c
 	// columns it is GELU(z[:, :c]) ⊙ z[:, c:].
@@ -90,7 +90,7 @@ const (
 // Activations lists all activations, with Identity first.
 var Activations = [...]Activation{Identity, GELU, GEGLU}
 
-// String returns the name in lower case, as used in a Profile.
+// String returns the name in lower case.
 func (a Activation) String() string {
 	switch a {
 	case Identity:
@@ -129,8 +129,8 @@ type Norm struct {
 //	s_ij = Scale · q_i·k_j − Slopes[head] · |i − j|
 //	out_i = Σ_j softmax_j(s_ij) · v_j
 //
-// Slopes are the slopes of ALiBi (Press et al. 2022), applied to the distance |i − j| in both directions. If Rotary is
-// set, q and k are first rotated.
+// Slopes are the slopes of ALiBi (Press et al. 2022), applied to the distance |i − j| in both directions; if they are
+// nil, the term is left out. If Rotary is set, q and k are first scaled and rotated.
 type Attention struct {
 	Heads  int
 	Scale  float32
@@ -140,7 +140,7 @@ type Attention struct {
 
 // Rotary scales the queries by QScale, then rotates queries and keys by their position in the sequence, counted from 0
 // (Su et al. 2021, in the half-split form of ESM-2). With θ_j = position · InvFreq[j] and head size d, each vector z
-// becomes
+// becomes, for j < d/2,
 //
 //	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
 //	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j
@@ -178,7 +178,7 @@ func (Attention) name() string { return "attention" }
 func (Range) name() string     { return "pool" }
 func (Output) name() string    { return "output" }
 
-// Embed appends an Embed and returns its result [T, c].
+// Embed appends an Embed and returns its result [T, c], where c is the number of columns of the table.
 func (p *Program) Embed(o Embed) Value {
 	rows, cols, err := weight(o.Table, Lookup)
 	switch {
@@ -193,8 +193,8 @@ func (p *Program) Embed(o Embed) Value {
 	return p.add(Op{In: None, Add: None, Do: o}, cols, false)
 }
 
-// Linear appends a Linear. x is [T, in]; add is a residual [T, out], or None. The result is [T, out], or [T, out/2] if
-// the activation halves the columns (see Activation.Gates).
+// Linear appends a Linear. If its weight is [out, in], x is [T, in] and add is a residual [T, out] or None. The result
+// is [T, out], or [T, out/2] if the activation halves the columns (see Activation.Gates).
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
 	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
@@ -234,8 +234,8 @@ func (p *Program) Norm(x Value, o Norm) Value {
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
-// Attention appends an Attention. qkv is [T, 3·Heads·d]: in each row all queries, then all keys, then all values. The
-// result is [T, Heads·d].
+// Attention appends an Attention. qkv is [T, 3·Heads·d], where d is the number of columns of a head: in each row all
+// queries, then all keys, then all values. The result is [T, Heads·d].
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
 	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)
@@ -278,7 +278,8 @@ func (p *Program) Output(v Value) {
 	p.outputs = append(p.outputs, v)
 }
 
-// Err returns the first mistake made in building the program, as an *OpError, or nil.
+// Err returns the first mistake made in building the program, as an *OpError, or nil. A missing Output is a mistake,
+// too.
 func (p *Program) Err() error {
 	if p.err == nil && len(p.outputs) == 0 {
 		return &OpError{Op: "program", Err: fmt.Errorf("the program has no output")}
@@ -303,8 +304,8 @@ func (p *Program) Cols(v Value) int {
 // PerSequence reports whether v has one row per sequence instead of one per token.
 func (p *Program) PerSequence(v Value) bool { return p.values[v].perSequence }
 
-// Last reports whether o is the last operation that reads its input. If so, a backend may overwrite the input while o
-// runs.
+// Last reports whether o is the last operation that reads its input, so that a backend may overwrite the input while o
+// runs. It returns false for an Embed and for an Output.
 func (p *Program) Last(o Op) bool {
 	return o.Out != None && o.In != None && p.ops[p.values[o.In].lastUse].Out == o.Out
 }
@@ -317,7 +318,7 @@ func (p *Program) Rows(v Value, b Batch) int {
 	return len(b.IDs)
 }
 
-// add appends an operation and returns its result.
+// add appends an operation and returns its result. After a mistake it appends nothing and returns None.
 func (p *Program) add(o Op, cols int, perSequence bool) Value {
 	if p.err != nil {
 		return None

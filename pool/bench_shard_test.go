@@ -13,9 +13,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge measures the joining of shards that together have b.N records, each with an embedding of 320 values. A
-// shard has either consecutive records of the input, or every n-th block of 64 records, where n is the number of
-// shards.
+// BenchmarkMerge measures the joining of shards that together have about b.N records, each with an embedding of 320
+// values. A shard has either consecutive records of the input, or every n-th block of 64 records, where n is the number
+// of shards.
 func BenchmarkMerge(b *testing.B) {
 	for _, shards := range []int{10, 1000} {
 		for _, interleaved := range []bool{false, true} {
@@ -60,7 +60,7 @@ func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	return m
 }
 
-// writeShard writes shard i, counted from 0, of the output o. The number of records is that of all shards together.
+// writeShard writes shard i, counted from 0, of the output o. records is the number of records of all shards together.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})

@@ -24,8 +24,9 @@ func (f *fileJob) checkBeside() {
 	})
 }
 
-// check reads the file to its end and returns an error that names all bad records. If check finds an error in a file
-// that has changed since it was opened, it returns an ErrChanged instead. It stops when the file's context ends.
+// check reads the file to its end and returns an error that lists the bad records (see seqio.Faults). If check finds an
+// error in a file that has changed since it was opened, it returns an ErrChanged instead. It stops when the file's
+// context ends.
 func (f *fileJob) check() error {
 	err := seqio.Check(f.ctx, f.Path, f.reading(f.Reading), func(r seqio.Record) error { return f.tooLong(f.label(), r) })
 	if changed := f.changed(); err != nil && changed != nil {
@@ -34,9 +35,9 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain replaces err, the error that ended the reading of the file, by the error that names all bad records. If no
-// record is bad, explain returns an ErrChanged for a file that has changed, and err for any other file. For an input
-// that can be read only once, it always returns err.
+// explain replaces err, the error that ended the reading of the file, by the error that lists the bad records (see
+// seqio.Faults). If no record is bad, explain returns an ErrChanged for a file that has changed, and err for any other
+// file. For an input that can be read only once, it always returns err.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

@@ -15,7 +15,7 @@ type worker struct {
 	*run
 	device   Device
 	embedder Embedder
-	budget   int // maximum of tokens in a batch: Embedder.Budget, halved each time a batch does not fit the memory
+	budget   int // maximum of tokens in a batch: Embedder.Budget, or less after a batch has not fit the memory
 
 	pending  []batch       // batches that are packed but not started
 	inFlight []batch       // batches that are started but not finished, in order; at most Device.Ahead+1
@@ -136,7 +136,7 @@ func (w *worker) pack(s *span) {
 }
 
 // mustWait reports whether all batches in flight must finish before the next batch starts. This is the case if the next
-// batch is a single sequence over the budget, because the embedder must allocate more memory for it.
+// batch is a single sequence over Embedder.Budget, because the embedder must allocate more memory for it.
 func (w *worker) mustWait() bool {
 	b := w.pending[0]
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()
@@ -168,9 +168,10 @@ func (w *worker) start() {
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
 }
 
-// finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
-// halves the worker's budget and returns the batch to w.pending. If the device has no memory for a single sequence,
-// finish calls leaveOut. Any other error is a failure of the device; finish returns it with the span of the batch.
+// finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish sets
+// the worker's budget to half the tokens of the batch and returns the batch to w.pending. If the device has no memory
+// for a single sequence, finish calls leaveOut. Any other error is a failure of the device; finish returns it with the
+// span of the batch.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -183,7 +184,7 @@ func (w *worker) finish() (*span, error) {
 	s, tokens := b.span, len(b.input.IDs)
 	switch {
 	case errors.Is(err, kernels.ErrOutOfMemory) && len(b.members) > 1:
-		if tokens <= w.budget { // a batch from before the last halving does not halve the budget again
+		if tokens <= w.budget { // otherwise another batch has reduced the budget since this one was started
 			w.budget = tokens / 2
 			w.Observer.BudgetHalved(w.device.Name, w.budget, err)
 		}
@@ -206,7 +207,7 @@ func (w *worker) finish() (*span, error) {
 }
 
 // leaveOut ends the work on a sequence that does not fit the memory of a device. If the user has asked to skip bad
-// records, all records with this sequence get no rows. Otherwise the file fails, because the rows of an output must not
+// records, the records of this sequence get no rows. Otherwise the file fails, because the rows of an output must not
 // depend on the memory that is free at the moment.
 func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
 	if s.failure = err; w.Reading.OnBad != seqio.BadSkip {
@@ -245,8 +246,8 @@ func (w *worker) complete(s *span) {
 }
 
 // drain waits for all batches in flight and ignores their results, because the device is lost. It returns the spans
-// that must be computed again: the argument first, which is the span on which the device failed, and the spans of all
-// batches in flight and pending.
+// that must be computed again: the span first, on which the device failed, and the spans of all batches in flight and
+// pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

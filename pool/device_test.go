@@ -246,7 +246,7 @@ func (b *bench) planStdin(content string) {
 		b.Fatal(err)
 	}
 	go func() {
-		// The write fails if the reader stops early. The test detects that elsewhere.
+		// The write fails if the reader stops early. The test then fails, because records are missing.
 		_, _ = write.WriteString(content)
 		write.Close()
 	}()

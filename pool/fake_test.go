@@ -58,8 +58,8 @@ type fake struct {
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes nothing before finish is called, like a device that computes while the host goes on. If the caller
-// changes the batch before finish is called, the results are wrong.
+// Start leaves the computation to finish. So the results are wrong if the caller changes the batch before it calls
+// finish.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.inFlight.Add(1)

@@ -71,8 +71,8 @@ func (f *folder) gone() bool {
 	return lost(f.self, f.dir) || lost(f.manifest, filepath.Join(f.dir, store.ManifestName))
 }
 
-// checkFolder ends the run with an ErrFolderGone in two cases: if its output folder is gone, or if err is an error in
-// writing an output and says that a file or folder does not exist. Otherwise it returns err.
+// checkFolder ends the run with an ErrFolderGone in two cases: if its output folder or the manifest in it is gone, or
+// if err is an error in writing an output and says that a file or folder does not exist. Otherwise it returns err.
 func (r *run) checkFolder(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -104,8 +104,8 @@ func (r *run) endForce() {
 	}
 }
 
-// madeByForce reports whether the outputs of a file were made by the interrupted run with Job.Force that this run
-// continues.
+// madeByForce reports whether this run continues an interrupted run with Job.Force, and the outputs of a file were made
+// with the settings of this job since the interrupted run began.
 func (r *run) madeByForce(f File) bool {
 	if r.forcedRun == nil || f.once() {
 		return false

@@ -18,8 +18,8 @@ type copier struct {
 	header string // header that every shard of the output has
 	input  string // path of the input, for error messages
 	ids    *seqio.IDs
-	id     string // id of the latest record in the joined output
-	last   int64  // index of the latest record in the input; -1 before the first
+	id     string // id in the joined output of the record of the latest row
+	last   int64  // index in the input of the record of the latest row; -1 before the first row
 }
 
 // cursor reads the rows of one shard, one after the other.

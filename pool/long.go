@@ -15,13 +15,13 @@ type LongRecord struct {
 	Path, ID string
 	Tokens   int
 	// TrialTook is the time that the device has just taken for the first TrialTokens tokens of the sequence. Both are 0
-	// if the device has computed batches before.
+	// if the device has started batches before, or if the trial fails.
 	TrialTokens int
 	TrialTook   time.Duration
 }
 
 // trialTokens is the maximum number of tokens in a trial, in which a device computes the beginning of a long sequence
-// to find its rate. A trial of this size takes a small part of the time of the whole sequence.
+// to find the rate of the device. A trial of this size takes a small part of the time of the whole sequence.
 const trialTokens = 2048
 
 // announce is called before a batch is started. It reports the first sequence of the batch to the Observer if the

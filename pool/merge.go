@@ -76,9 +76,9 @@ type piece struct {
 }
 
 // Run joins the shards. Before it writes anything, it compares all shards and returns an ErrShardMissing or an
-// ErrShardsDiffer if they cannot be joined. After this comparison, Run may end with an ErrMixture, an ErrOutput, a
-// store.ErrInUse, a store.ErrManifest or an ErrInterrupted. If a single output fails, for example because of a repeated
-// id, Run lists it in failed and joins the other outputs.
+// ErrShardsDiffer if they cannot be joined. Run may also end with an ErrMixture, an ErrOutput, a store.ErrInUse, a
+// store.ErrManifest or an ErrInterrupted. If a single output fails, for example because of a repeated id, Run lists it
+// in failed and joins the other outputs.
 func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err error) {
 	if err := m.find(); err != nil {
 		return nil, nil, err
@@ -391,9 +391,9 @@ func (j *joinedOutput) policy() seqio.DuplicatePolicy {
 	return seqio.DuplicateError
 }
 
-// complete reports whether the files of an output exist and are what the manifest describes. Without Merge.Force, it
-// returns an ErrMixture if the files were made with other settings or from another content of the input, or if the
-// manifest does not describe them.
+// complete reports whether the files of an output exist and match the manifest. Without Merge.Force, it returns an
+// ErrMixture if the files were made with other settings or from an input of another size or modification time, or if
+// the manifest does not describe them.
 func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (bool, error) {
 	complete := true
 	for _, path := range paths {

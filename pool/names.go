@@ -10,8 +10,8 @@ import (
 
 // keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
 // the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
-// compute the output again. keepNames looks for an earlier name only if no output exists under the name that this run
-// has chosen.
+// compute the output again. keepNames looks for an earlier name only if neither the manifest nor the folder has an
+// output under the name that this run has chosen.
 func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	made := map[string]bool{} // file names of all outputs in the manifest, whatever their folder
 	for path := range m.Outputs() {
@@ -40,8 +40,8 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	}
 }
 
-// Main returns the path of the main file of the output for f: the file with the embeddings. It is valid after Job.Check
-// or Job.Run, which may change the names of Job.Files.
+// Main returns the path of the main file of the output for f: the file with the embeddings. Job.Check and Job.Run may
+// change the names in Job.Files, and so this path.
 func (o Output) Main(f File) string { return o.spec(f).Paths()[0] }
 
 // madeFrom reports whether the output with the given manifest entry was made from the file f, even if the content of f

@@ -8,7 +8,7 @@ import (
 // minTokens is the minimum number of tokens in a sequence: one letter between two special tokens.
 const minTokens = 3
 
-// MaxSequences returns the maximum number of sequences in a batch of at most budget tokens.
+// MaxSequences returns an upper bound for the number of sequences in a batch of at most budget tokens.
 func MaxSequences(budget int) int { return budget/minTokens + 1 }
 
 // pack groups sequences into batches of at most budget tokens, in descending order of length, so that sequences in a

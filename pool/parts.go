@@ -26,15 +26,15 @@ const (
 
 // parts keeps the results of one input file in a log (see store.Parts). If the run is interrupted or killed, a rerun
 // takes them from the log and computes only the others. The writer collects results and appends them to the log
-// together, as a part. A part ends after half of Job.PartRecords records; the other half allows for records that have
-// been read but not written. A file whose writer finishes before its first part ends has no log.
+// together, as a part. A part ends at the latest after half of Job.PartRecords records; the other half allows for
+// records that have been read but not written. A file whose writer finishes before its first part ends has no log.
 //
-// The log contains the results of sequences in the order in which the file needs them for the first time. A result
-// depends only on the tokens of the sequence and on the settings of the log. So a rerun reads and tokenizes the whole
-// input again. If a sequence is the next one in the log, the rerun takes its result from the log.
+// The log contains the results of sequences in the order in which the records of the file need them. A result depends
+// only on the tokens of the sequence and on the settings of the log. So a rerun reads and tokenizes the whole input
+// again. If a sequence is the next one in the log, the rerun takes its result from the log.
 type parts struct {
 	file *fileJob
-	log  *store.Parts // nil if the file has no log; the writer sets it to nil only after the replay of the log
+	log  *store.Parts // nil if no log is used; the writer sets it to nil only after the replay of the log
 
 	// State of the replay, in which the reader takes the results of an earlier run from the log.
 	replaying bool
@@ -110,7 +110,7 @@ func (j *Job) sizes(s *sequence) []int {
 }
 
 // restore reads the results of the sequences of rec, the next record, from the log. At the end of the log, or at the
-// first sequence that is not the next one in the log, it ends the replay of the log.
+// first entry that is damaged or of another sequence, it ends the replay of the log.
 func (p *parts) restore(rec *record) {
 	for _, w := range rec.windows {
 		if !p.replaying || w.repeated {
@@ -142,7 +142,8 @@ func (p *parts) endReplay() {
 	p.replaying = false
 }
 
-// keep adds the results of a written record to the current part, and ends the part if it has reached a limit.
+// keep adds the results of a written or skipped record to the current part, and ends the part if it has reached a
+// limit.
 func (p *parts) keep(rec *record) {
 	if p.log == nil {
 		return
@@ -174,8 +175,8 @@ func (p *parts) due() <-chan time.Time {
 	return time.After(partTime - time.Since(p.ended))
 }
 
-// endPart writes the current part to the log, and syncs the log to the disk if the last sync was syncTime ago. After an
-// error it removes the log, and the run goes on without one.
+// endPart writes the current part to the log, and syncs the log to the disk if the last sync was at least syncTime ago.
+// After an error it removes the log, and the run goes on without one.
 func (p *parts) endPart() {
 	p.ended = time.Now()
 	var err error
@@ -223,7 +224,7 @@ func (p *parts) close() {
 	}
 	p.endPart()
 	if p.log != nil && p.log.Exists() {
-		_ = p.log.Sync() // without a sync the log survives the end of the process, but not a crash of the machine
+		_ = p.log.Sync() // without a sync, only a crash of the machine can lose the log
 		p.log.Close()
 	}
 }
@@ -235,7 +236,7 @@ func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {
 	case err == nil && p.log == nil:
-		store.RemoveParts(p.file.Output.Main(p.file.File)) // the log of an earlier run, which this run could not use
+		store.RemoveParts(p.file.Output.Main(p.file.File)) // the log of an earlier run, which this run has not used
 	case err == nil:
 		p.remove()
 	case p.log != nil && !p.log.Exists() && !errors.Is(err, ErrInterrupted):

@@ -311,8 +311,8 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	}
 }
 
-// TestFilesWithoutParts checks which files get a part log: those with more records than half of Job.PartRecords, which
-// is the size of a part. Standard input never gets one.
+// TestFilesWithoutParts checks which files get a part log: those with at least half as many records as Job.PartRecords,
+// which is the size of a part. Standard input never gets one, and no file gets one if Job.PartRecords is 0.
 func TestFilesWithoutParts(t *testing.T) {
 	for _, c := range []struct {
 		input string

@@ -16,7 +16,7 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// namedPipe creates a named pipe that contains some content. The pipe stays open until end is called or the test ends.
+// namedPipe creates a named pipe that contains some content. The pipe stays open until end is called.
 func (b *bench) namedPipe(content string) (path string, end func()) {
 	b.Helper()
 	path = filepath.Join(b.in, "pipe.faa")
@@ -30,7 +30,7 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 			b.Error(err)
 			return
 		}
-		// The write fails if the reader has gone. The test detects that elsewhere.
+		// The write fails if the reader has closed the pipe, as it does after an interruption.
 		_, _ = pipe.WriteString(content)
 		<-done
 		pipe.Close()

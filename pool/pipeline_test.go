@@ -106,7 +106,7 @@ func TestBytesAddUp(t *testing.T) {
 	}
 }
 
-// TestLargestFileFirst checks that a single device computes files in descending order of size.
+// TestLargestFileFirst checks that the reader of a single device starts files in descending order of size.
 func TestLargestFileFirst(t *testing.T) {
 	b := newBench(t)
 	small := b.add("a.faa", fasta(randomRecords(1, 10)))

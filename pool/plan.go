@@ -104,8 +104,8 @@ func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	return seqio.Open(f.Path, f.reading(o))
 }
 
-// largestFirst returns the files in descending order of size, so that no device still computes a large file when the
-// others have finished.
+// largestFirst returns the files in descending order of size, so that no reader is still at a large file when the other
+// readers have finished.
 func largestFirst(files []File) []File {
 	sorted := slices.Clone(files)
 	slices.SortStableFunc(sorted, func(a, b File) int { return cmp.Compare(b.Size, a.Size) })

@@ -3,7 +3,7 @@
 //
 // Three kinds of goroutines do the work. Each kind has a file of its own:
 //
-//   - a reader for each device (read.go) takes whole files from a queue, largest first, tokenizes them and divides them
+//   - a reader for each device (read.go) takes files from a queue, largest first, tokenizes them and divides them
 //     into spans, which are lists of consecutive records;
 //   - a worker for each device (compute.go) takes spans of any file, packs them into batches and computes these;
 //   - a writer for each file (write.go) stores the spans in order and commits the output.
@@ -72,34 +72,35 @@ type Job struct {
 	// file and their results. A kept sequence is not computed again if it is repeated in the file. 0 keeps none.
 	KeptBytes int
 	// PartRecords is the maximum number of records of a file that a rerun computes again after the process was killed.
-	// A rerun may compute more if more than half as many records had been read but not written. If PartRecords is 0, no
-	// results are kept, and a rerun computes the file from its beginning.
+	// A rerun may compute more if more than half of this number of records had been read but not written. If
+	// PartRecords is 0, no results are kept, and a rerun computes the file from its beginning.
 	PartRecords int
 	// StallTimeout is the time after which a device that has not finished a batch counts as failed. For a sequence of n
 	// times the token budget of the device, n > 1, the time is n² times as long, because the time of attention grows
-	// so. 0 means that there is no limit.
+	// with n². 0 means that there is no limit.
 	StallTimeout time.Duration
 	Devices      []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
 	Output       Output
-	Force        bool     // computes everything again and replaces outputs that differ
+	Force        bool     // computes all files again, except those that an interrupted run with Force has finished
 	Observer     Observer // must not be nil
 
-	manifest *store.Manifest // manifest of the output folder; set by Check
+	manifest *store.Manifest // manifest of the output folder; set by check
 	plan     []byte          // content of the plan of shards (see PlanPrefix); set by Divide, otherwise nil
-	claim    *claim          // set by Claim until its release; otherwise nil
+	claim    *claim          // set by Claim, and nil again after the release
 }
 
-// ErrInterrupted is wrapped by the error of a run whose context has ended.
+// ErrInterrupted is the error of an operation, such as Plan or Job.Run, that was interrupted by the end of its context.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrSystemic is wrapped by the error of a run that ended because of several device failures in a row.
+// ErrSystemic is wrapped by the error of a run that ended because batches failed on three devices in a row.
 var ErrSystemic = errors.New("three device failures in a row")
 
 // ErrMemory is wrapped by the error of a file with a record that does not fit the memory of a device. If bad records
 // are skipped (seqio.BadSkip), such a file does not fail.
 var ErrMemory = errors.New("a record that does not fit the memory")
 
-// maxFailures is the number of failed batches in a row that ends a run, even if devices are left.
+// maxFailures is the number of devices that must fail in a row, without a complete span between the failures, to end a
+// run even if devices are left. A device that cannot be opened does not count.
 const maxFailures = 3
 
 // DeviceError is a failure of a device, as opposed to an error in an input.
@@ -123,28 +124,29 @@ type run struct {
 	ctx         context.Context // ends when no file or no device is left, or when the run is interrupted or stopped
 	stop        context.CancelCauseFunc
 	workersDone chan struct{}  // closed when all workers have ended, after which no span is computed
-	io          sync.WaitGroup // waits for readers and writers
+	io          sync.WaitGroup // waits for readers, writers and goroutines of checkBeside
 	folder      *folder
 
 	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
-	openFiles chan struct{} // semaphore with one element for each file that is open and not committed
+	openFiles chan struct{} // semaphore with one element for each file that is open and has not ended
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
-	unread    atomic.Int64  // number of unread bytes, as stored on disk, of all files together
+	unread    atomic.Int64  // number of unread bytes, as stored on disk, of all files except pipes
 
 	forcedRun *forcedRun // the run with Job.Force that this one starts or continues; nil without Job.Force
 
 	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary
 	devicesLeft int // number of devices that are not lost
-	failures    int // number of failed batches since the last complete span
+	failures    int // number of devices that failed on a span since the last complete span
 	filesLeft   int // number of files that have neither finished nor failed
 }
 
 // Run embeds the files. A file that fails is listed in the summary and does not stop the run. The error concerns the
 // run as a whole: no device is left or the devices do not compute the model (kernels.ErrUnsupported), the run was
 // interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output folder is not writable (ErrOutput) or contains
-// results of other settings (ErrMixture). The summary is valid in all cases.
+// results of other settings or inputs (ErrMixture), its manifest is damaged (store.ErrManifest), or a run with other
+// settings uses it (store.ErrInUse). The summary is valid in all cases.
 //
 // All goroutines started by Run have ended when it returns, except for calls of devices that were given up.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
@@ -169,7 +171,8 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	return r.summary, err
 }
 
-// prepare compares the output folder with the job and returns the files that must be computed.
+// prepare compares the output folder with the job and returns the files that must be computed. With Job.Force it
+// repairs a damaged manifest.
 func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	if err = r.check(ctx); r.Force && errors.Is(err, store.ErrManifest) {
 		if _, err = store.Repair(ctx, r.Output.Dir, r.claim.holder); err == nil {
@@ -240,8 +243,9 @@ func (r *run) embed(ctx context.Context, files []File) error {
 }
 
 // loseDevice removes a device that could not be opened (s is nil) or that failed on span s. It ends the run if no
-// device is left. It also ends the run after three failed batches in a row, because the cause is then probably not in
-// the devices. If two devices have failed on the same span, its file fails, so that the span cannot remove all devices.
+// device is left. It also ends the run after three failures on spans in a row, because the cause is then probably not
+// in the devices. If two devices have failed on the same span, its file fails, so that the span cannot remove all
+// devices.
 func (r *run) loseDevice(s *span, err *DeviceError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

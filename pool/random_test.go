@@ -108,8 +108,8 @@ const (
 	notFinite     = "an embedding is not finite"
 	unwritable    = "its output cannot be created"
 	deadly        = "a record on which every device fails"
-	deadlyLetters = "WWWWWWWWWWW" // letters of a deadly record; other records do not contain them
-	nanLetters    = "CCCCCCCCCCC"
+	deadlyLetters = "WWWWWWWWWWW" // letters of a record on which every device fails
+	nanLetters    = "CCCCCCCCCCC" // letters of a record whose embedding is not finite
 )
 
 func newScenario(seed uint64) *scenario {

@@ -12,9 +12,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the size of a span in units of full batches. A span is the list of records whose sequences are sorted by
-// length and packed into batches together. lookAhead is large enough that the sequences of a batch have similar
-// lengths, and small enough that a span needs little memory.
+// lookAhead is the maximum size, in full batches, of a span of several records. A span is the list of records whose
+// sequences are sorted by length and packed into batches together. lookAhead is large enough that the sequences of a
+// batch have similar lengths, and small enough that a span needs little memory.
 const lookAhead = 4
 
 // span is a list of consecutive records of a file. Their sequences are packed into batches together.
@@ -35,7 +35,7 @@ type span struct {
 type fileJob struct {
 	*run
 	File
-	ctx    context.Context // ends with the context of the run, or when the file fails; cancel sets the cause
+	ctx    context.Context // ends with the run, when the file fails, or with the writer; cancel sets the cause
 	cancel context.CancelCauseFunc
 	source store.Source // path, size and modification time of the input before it was read
 	reader *seqio.Reader
@@ -172,9 +172,9 @@ func (f *fileJob) readRecord() (*record, error) {
 	return rec, err
 }
 
-// enqueue queues a span for the devices. It drops the span if the queue is full when the span's file fails or the run
-// ends. The queue can be full only if it contains spans of failed files, whose writers have already taken their
-// elements out of openSpans.
+// enqueue queues a span for the devices. It may drop the span if the span's file has failed or the run has ended. The
+// queue can be full only if it contains spans of failed files, whose writers have already taken their elements out of
+// openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

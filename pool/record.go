@@ -18,8 +18,9 @@ const (
 	LongTruncate LongPolicy = "truncate"
 	// LongWindow divides the record into windows of MaxLength letters; the last window may be shorter. Each window
 	// shares Overlap letters with the previous one. The windows are embedded separately. Unless Job.Windows is set,
-	// their results are joined to one: the mean or the maximum over the tokens of all windows, the mean of their first
-	// tokens, or the concatenation of their tokens. A letter in two windows counts twice.
+	// their results are joined to one, depending on the pooling: the mean or the maximum over the tokens of all
+	// windows, the mean of their first tokens, or the concatenation of their tokens. A letter in two windows counts
+	// twice.
 	LongWindow LongPolicy = "window"
 	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"

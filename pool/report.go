@@ -60,8 +60,8 @@ type FileReport struct {
 	Device            string           // names of the devices, separated by commas
 	Records           int64            // number of records written
 	Tokens            int64            // number of tokens, including special tokens
-	Letters           int64            // number of letters used; letters in two windows count twice
-	Unknown           int64            // number of letters that became the unknown token
+	Letters           int64            // number of letters used; with Job.Windows, those in two windows count twice
+	Unknown           int64            // number of letters that became unknown tokens; those in two windows count twice
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
 	Repeated          int64            // number of records whose sequences were computed for earlier records

@@ -36,8 +36,8 @@ type Output struct {
 // ErrMixture is wrapped by the error of a run that finds an existing output which it must not replace: one that was
 // made with other settings or from another content of the input, or that the manifest does not list. With Job.Force the
 // run replaces such an output. A missing output, and an output that differs from its entry in the manifest, count as
-// incomplete and are computed again. A single file of a run fails with ErrMixture if another run has written its output
-// in the meantime.
+// incomplete and are computed again. A single file of a run fails with ErrMixture if another run has meanwhile written
+// its output with other settings or from other content.
 var ErrMixture = errors.New("the output folder holds other results")
 
 // Folder returns the folder, in the output folder out, for the outputs of an input. dir is the Dir of the input (see
@@ -137,7 +137,7 @@ func difference(had, want store.Entry) string {
 		{"backend", had.Backend, want.Backend},
 		{"numerics version", strconv.Itoa(had.NumericsVersion), strconv.Itoa(want.NumericsVersion)},
 	}
-	names := map[string]string{shardParameter: "", missingParameter: ""} // compared even if neither entry has them
+	names := map[string]string{shardParameter: "", missingParameter: ""} // compared even if want lacks them
 	maps.Copy(names, want.Parameters)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		fields = append(fields, struct{ name, had, want string }{name, had.Parameters[name], want.Parameters[name]})
@@ -178,8 +178,8 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 }
 
 // complete reports whether the file's outputs exist and match the manifest byte for byte. The settings need no
-// comparison here: refuseMixture has compared them, or Force is set. If the output was made from other content of the
-// input, complete returns an ErrMixture.
+// comparison here: refuseMixture has compared them, or Force is set. If an output was made from another input, or from
+// other content of this one, complete returns an ErrMixture, or with Job.Force false.
 func (r *run) complete(ctx context.Context, f File) (bool, error) {
 	if r.Force && !r.madeByForce(f) {
 		return false, nil
@@ -252,7 +252,8 @@ func Identify(path string) (store.Source, error) {
 	return s, nil
 }
 
-// ErrChanged is the error of a file that was written to, replaced or removed while it was read.
+// ErrChanged is wrapped by the error of a file that was written to, replaced or removed after it was planned and before
+// it was read to its end.
 var ErrChanged = errors.New("the input changed while it was read; run again when it is complete")
 
 // changed returns an ErrChanged if the file has changed since just before it was opened for reading.
@@ -284,8 +285,8 @@ func meanwhile(other store.Entry, d string) error {
 	return fmt.Errorf("another run has written %s in the meantime, with %s: %w", other.Outputs[0].Path, d, ErrMixture)
 }
 
-// appendEntry appends an entry to the manifest. It fails if another process has added a different entry for the same
-// output since this run began.
+// appendEntry appends an entry to the manifest. Without Job.Force, it fails if another process has added an entry with
+// other settings or other input content for the same output since this run began.
 func (r *run) appendEntry(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

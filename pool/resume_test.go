@@ -211,7 +211,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 }
 
 // TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output was made
-// with other settings or from other inputs. With Job.Force, the run must replace the output.
+// with other settings or from other inputs, or is not in the manifest. With Job.Force, the run must replace the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -275,7 +275,7 @@ func TestMixtureIsRefused(t *testing.T) {
 				t.Error("a refused run computed or changed something")
 			}
 			if check := b.job.Check(t.Context()); (check == nil) != strings.HasPrefix(name, "input changed") {
-				t.Errorf("Check: %v", check) // Check does not read the input
+				t.Errorf("Check: %v", check) // Check does not compare the content of the input
 			}
 
 			b.job.Force = true
@@ -440,9 +440,9 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce runs two jobs in one folder at the same time. A second run with other settings is refused before it
-// begins. If both runs write the same output from different inputs, the output of the run that finishes second is
-// refused. If both write the output from the same input, both succeed.
+// TestTwoRunsAtOnce runs two jobs in one folder at the same time. A second run of the same model with other settings is
+// refused before it begins. If both runs write the same output from different inputs, the output of the run that
+// finishes second is refused. If both write the output from the same input, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
@@ -514,7 +514,7 @@ func (b *bench) interruptForce() {
 	finished := make(chan struct{})
 	b.seen.onFinish = func() { close(finished) }
 	b.fake.fault = func(batch kernels.Batch) error {
-		if b.fake.calls.Load() == 90 { // the first file has 75 batches, the first two have 110
+		if b.fake.calls.Load() == 90 { // in the second file: the first has about 73 batches, the second 41
 			<-finished
 			cancel()
 		}
@@ -557,9 +557,9 @@ func TestInterruptedForce(t *testing.T) {
 	}
 }
 
-// TestForceForgetsAnInterruptedRun checks a run with Job.Force after an interrupted run with Job.Force. It must make
-// the output that the interrupted run has finished again in two cases only: if the output, its input, the manifest or
-// the settings have changed since, or if a run without Job.Force has completed all outputs.
+// TestForceForgetsAnInterruptedRun checks a run with Job.Force after an interrupted run with Job.Force. The interrupted
+// run has finished one output. The next run must compute this output again in two cases only: if the output, its input,
+// the manifest or the settings have changed since, or if a run without Job.Force has completed all outputs.
 func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(b *bench)

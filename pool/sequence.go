@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 )
 
-// sequence is a list of tokens. It is computed once for all windows of a file that have these tokens, in the span of
-// records with the first of the windows. The writer processes spans in the order of the file, so the result exists when
-// the writer reaches the other windows.
+// sequence is a list of tokens. It is computed once for all windows of a file that refer to it, in the span of records
+// with the first of these windows. The writer processes spans in the order of the file, so the result exists when the
+// writer reaches the other windows.
 type sequence struct {
 	ids     []int32
 	first   string      // id of the first record with the sequence
@@ -19,8 +19,8 @@ type sequence struct {
 
 func (s *sequence) tokens() int { return len(s.ids) }
 
-// DefaultKeptBytes is the value, in bytes, of the command line for Job.KeptBytes. With one mean of 320 values for each
-// record it is enough for the latest 30,000 sequences of 80 letters.
+// DefaultKeptBytes is the value, in bytes, that the command line gives Job.KeptBytes. With one mean of 320 values for
+// each record it is enough for the latest 30,000 sequences of 80 letters.
 const DefaultKeptBytes = 64 << 20
 
 // appendIDs appends the token ids to b as bytes. Equal sequences have equal bytes.
@@ -69,7 +69,7 @@ func (l *latest) add(j *Job, s *sequence, size int) {
 	l.known[key], l.order = s, append(l.order, key)
 }
 
-// keptSize returns the memory in bytes that a sequence takes in latest.
+// keptSize estimates the memory, in bytes, that a sequence, its result and its key take in latest.
 func (j *Job) keptSize(s *sequence) int {
 	const overhead = 256 // bytes of the map, the list and the slices for each sequence
 	values := 0

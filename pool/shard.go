@@ -16,8 +16,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// Shard is one of N runs, on any machines, that divide the records of the same files among them. Each run writes a
-// shard of every output of which it has records (see store.Spec), and Merge joins the shards.
+// Shard is the run with number I of N runs, on any machines, that divide the records of the same files among them. For
+// each file of which a run has a part, it writes a shard of the output (see store.Spec). Merge joins the shards.
 type Shard struct{ I, N int } // 1 ≤ I ≤ N
 
 // String returns the form that is part of file names, such as 3-of-8.
@@ -72,8 +72,8 @@ func (p plannedOutput) parameter(s Shard, part plannedPart) string {
 const shardParameter = "shard"
 
 // Divide makes the job the shard s, one of s.N jobs that divide the records of Job.Files among them. Only the files of
-// which the shard has a part remain in Job.Files. The bytes of all files together are divided into ranges of equal
-// size; a byte of a compressed file counts three times (see inflation). Divide must be called before Check.
+// which the shard has a part remain in Job.Files. The bytes of all files together are divided into ranges of almost
+// equal size; a byte of a compressed file counts three times (see inflation). Divide must be called before Check.
 func (j *Job) Divide(s Shard) error {
 	plan := shardPlan{Version: planVersion, Kind: j.Output.kind(), Shards: s.N}
 	j.Output.Shard = s.String()
@@ -125,7 +125,7 @@ func (j *Job) Divide(s Shard) error {
 
 // planned returns the plannedOutput.Name of a file's output.
 func (j *Job) planned(f File) string {
-	path, _ := filepath.Rel(j.Output.Dir, j.Output.Main(f)) // cannot fail, because both have the same beginning
+	path, _ := filepath.Rel(j.Output.Dir, j.Output.Main(f)) // cannot fail, because both paths have the same beginning
 	return filepath.ToSlash(strings.TrimSuffix(path, store.ShardSuffix+j.Output.Shard))
 }
 
@@ -179,7 +179,7 @@ func (o Output) planPath() string {
 	return filepath.Join(o.Dir, PlanPrefix+store.EscapeName(o.Label)+"."+string(o.Format)+".json")
 }
 
-// parse decodes the content of a plan.
+// parse decodes and checks the content of a plan.
 func (p *foundPlan) parse() error {
 	if err := json.Unmarshal(p.content, &p.shardPlan); err != nil {
 		return err

@@ -196,7 +196,8 @@ func (b *bench) sameEntries(other *bench) {
 }
 
 // TestShardsDivideAllRecords checks that all shards of a run have the same plan, that their parts together cover every
-// byte of every input once, and that all shards have nearly the same number of bytes.
+// byte of every input once, and that all shards have nearly the same number of bytes, of which those of a compressed
+// file count three times (see inflation).
 func TestShardsDivideAllRecords(t *testing.T) {
 	b := shardBench(t, 1)
 	for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 100} {

@@ -11,22 +11,22 @@ const (
 	// minShare sets the minimum size of a span: the maximum number of tokens in a batch, divided by minShare. Smaller
 	// spans would not save time, because a batch takes some time whatever its size.
 	minShare = 4
-	// packingLoss makes a span of several full batches smaller, by one part in packingLoss of its tokens. Batches are
-	// never quite full. Without this reduction, most spans would need one more batch for a few tokens.
+	// packingLoss makes a span of one or more full batches smaller, by one part in packingLoss of its tokens. Batches
+	// are never quite full. Without this reduction, most spans would need one more batch for a few tokens.
 	packingLoss = 32
 )
 
-// nextCapacity returns the maximum number of tokens in the next span (list of consecutive records) of a file. It is the
-// argument most, or less towards the end of a run on several devices. budget is the number of tokens in a full batch.
-// The tokens that are left in the run are estimated from the bytes that are left to be read, and from the tokens per
-// byte in the part of this file that has been read.
+// nextCapacity returns the maximum number of tokens in the next span (list of consecutive records) of a file. It is at
+// most the argument most, and becomes smaller towards the end of a run on several devices. budget is the number of
+// tokens in a full batch. The tokens that are left in the run are estimated from the bytes that are left to be read,
+// and from the tokens per byte in the part of this file that has been read.
 func (f *fileJob) nextCapacity(most, budget int) int {
 	if most <= budget {
 		return most
 	}
 	capacity := most
 	if len(f.Devices) > 1 && !f.once() {
-		tokensPerByte := 1.0 // a first guess, which is too high for DNA
+		tokensPerByte := 1.0 // a first guess, too high for DNA, whose tokens have several letters
 		if f.position > 0 {
 			tokensPerByte = float64(f.tokens) / float64(f.position)
 		}
@@ -51,8 +51,8 @@ func (f *fileJob) take(s *span) {
 	}
 }
 
-// leave is called when the reader of a file ends. It subtracts what the reader has not read of the file from the bytes
-// that are left to be read in the run.
+// leave is called when the reader of a file ends. It subtracts the bytes of the file that the reader has not read from
+// the bytes that are left to be read in the run.
 func (f *fileJob) leave() {
 	if !f.once() {
 		f.unread.Add(f.position - f.Size)

@@ -9,9 +9,9 @@ import (
 )
 
 // TestNextCapacity checks the sizes, in tokens, of the spans of records into which nextCapacity divides a large file
-// with one token a byte. No span may be larger than the maximum. All spans of a run on one device must be full. On
-// several devices a span must be at most a device's share of the tokens that are left, or have the minimum size if the
-// share is less.
+// with one token a byte. No span may be larger than the maximum. All spans of a run on one device must be full, apart
+// from packingLoss. On several devices a span must be at most half of a device's share of the tokens that are left, or
+// have the minimum size if this is larger.
 func TestNextCapacity(t *testing.T) {
 	const size = 1_000_000
 	for _, devices := range []int{1, 2, 8, 1000} {
@@ -34,7 +34,7 @@ func TestNextCapacity(t *testing.T) {
 				f.position, f.tokens = f.position+int64(n), f.tokens+int64(n)
 				f.unread.Add(-int64(n))
 			}
-			// The number of unread bytes may be wrong, because the sizes of other files may be unknown.
+			// The number of unread bytes may be wrong, because other files may change after their sizes were read.
 			for _, left := range []int64{0, -size, math.MaxInt64} {
 				f.unread.Store(left)
 				if n := f.nextCapacity(most, budget); n < budget/minShare || n > most {
@@ -46,7 +46,8 @@ func TestNextCapacity(t *testing.T) {
 }
 
 // TestUnread checks that run.unread, the number of bytes that are left to be read, is 0 when all files have ended. The
-// files are plain and compressed, whole or parts of a shard; one fails, one cannot be opened, and one is a pipe.
+// files are plain and compressed, whole or parts of a shard; one fails, one cannot be opened and, unless the run is a
+// shard, one is a pipe.
 func TestUnread(t *testing.T) {
 	for _, shard := range []Shard{{}, {1, 3}, {2, 3}} {
 		b, _, records := bigFile(t, 2)

@@ -29,7 +29,7 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	records := randomRecords(1, 5, 40, 6)
 	b.add("a.faa", fasta(records))
 	b.job.Reading.OnBad = seqio.BadSkip
-	b.fake.memory = 20 // too small for the second record, whose skipping the writer reports
+	b.fake.memory = 20 // too small for the record of 40 letters, whose skipping the writer reports
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	b.seen.onSkip = cancel

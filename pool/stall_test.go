@@ -92,12 +92,12 @@ func TestLastDeviceHangs(t *testing.T) {
 	})
 }
 
-// TestLongRecordsHaveTime checks that no device is given up while it computes a record of ten times the budget, if the
-// time for the record grows with the square of the length.
+// TestLongRecordsHaveTime checks that no device is given up while it computes a record of about ten times the budget,
+// if the time for the record grows with the square of the length.
 func TestLongRecordsHaveTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		// The long record has ten times the budget of 64 tokens.
+		// The long record has 642 tokens, ten times the budget of 64.
 		records := append(randomRecords(1, upTo(30)...), entryOf{"long", strings.Repeat("MKVLAAGW", 80)})
 		b.add("a.faa", fasta(records))
 		b.job.StallTimeout = 10 * time.Second

@@ -11,7 +11,7 @@ import (
 type Survey struct {
 	Path      string
 	Output    string // path of the output's main file
-	Complete  bool   // the output exists, so that a run would leave the file out
+	Complete  bool   // the output is complete, so that a run would leave the file out
 	Unread    bool   // the input was not read, because it can be read only once; the counts are 0
 	Records   int64  // number of records that would be written
 	Windows   int64  // number of windows, at least one for each record
@@ -22,8 +22,8 @@ type Survey struct {
 }
 
 // Survey reads a file and tokenizes its records as Run would, without devices and without writing. Check must have been
-// called before, unless Job.Force is set. The error is the one with which Run would fail the file: it names all bad
-// records.
+// called before, unless Job.Force is set. If the file has bad records, the error lists them, like that of Run (see
+// seqio.Faults).
 func (j *Job) Survey(ctx context.Context, f File) (Survey, error) {
 	s := Survey{Path: f.Path, Output: j.Output.Main(f), Unread: f.once()}
 	if s.Unread {

@@ -24,7 +24,7 @@ func (f *fileJob) write() error {
 	defer f.parts.close()
 	devices, complete := map[string]bool{}, true
 	began := time.Now()
-	// stored reports the time of waiting, which ended at computed, and the time of storing since then.
+	// stored tells the Observer how long the writer waited until the time computed, and how long it has stored since.
 	stored := func(computed time.Time) {
 		f.Observer.SpanWritten(time.Since(computed), computed.Sub(began))
 		began = time.Now()
@@ -145,7 +145,7 @@ func (f *fileJob) commit() error {
 		return err
 	}
 	// The manifest names the output before the output exists. Otherwise the next run would refuse the output of a run
-	// that was killed between the two.
+	// that was killed just after the commit.
 	for _, path := range f.Output.spec(f.File).Paths() {
 		entry.Outputs = append(entry.Outputs, store.File{Path: path})
 	}

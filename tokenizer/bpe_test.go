@@ -51,7 +51,7 @@ func TestHuggingFaceCases(t *testing.T) {
 			IDs     []int32
 		}
 	}
-	// The fields ID and IDs need no tags, because package json ignores the case of field names.
+	// The fields ID, Seq and IDs need no tags, because package json ignores the case of field names.
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestLargeVocabulariesMatchReference(t *testing.T) {
 	}
 }
 
-// TestRandomVocabulariesMatchReference checks BPE with random vocabularies. If a merge comes before the merge that
+// TestRandomVocabulariesMatchReference checks BPE with random vocabularies. If a merge comes before a merge that
 // produces one of its halves, the vocabulary must be refused. With any other vocabulary, BPE must give the same ids as
 // the plain implementation in the type reference, even if it merges in windows of a few letters.
 func TestRandomVocabulariesMatchReference(t *testing.T) {

@@ -23,7 +23,7 @@ func sharedFile(tb testing.TB, elements ...string) string {
 	return path
 }
 
-// dnabert2File is the tokenizer.json of DNABERT-2 and DNABERT-S.
+// dnabert2File returns the tokenizer.json of DNABERT-2 and DNABERT-S.
 func dnabert2File(tb testing.TB) []byte {
 	tb.Helper()
 	text, err := os.ReadFile(sharedFile(tb, "tokenizer", "dnabert2_tokenizer.json"))

@@ -280,8 +280,8 @@ func readJSON(data json.RawMessage, name string, value any) error {
 // isNull reports whether a section is absent or null, which are equivalent in these files.
 func isNull(data json.RawMessage) bool { return len(data) == 0 || string(data) == "null" }
 
-// expectJSON returns an error unless the field called name is one of the allowed JSON texts. An absent field counts as
-// null.
+// expectJSON returns an error unless the value of the field called name is one of the allowed JSON texts. An absent
+// field counts as null.
 func expectJSON(fields map[string]json.RawMessage, section, name string, allowed ...string) error {
 	got := string(fields[name])
 	if got == "" {

@@ -87,8 +87,8 @@ func TestSeveralSpecialTokens(t *testing.T) {
 	}
 }
 
-// TestUnsupportedSettings checks that ParseBPE refuses every setting that would change the ids and that it does not
-// implement. The error must name the setting.
+// TestUnsupportedSettings checks that ParseBPE refuses settings that it does not implement and that would change the
+// ids. The error must name the setting.
 func TestUnsupportedSettings(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
 		{`"version": "1.0"`, `"version": "2.0"`, "version"},
@@ -184,8 +184,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// colliding returns a tokenizer.json with so many merges in two slots of the hash table that a search would take more
-// than maxProbes steps.
+// colliding returns a tokenizer.json with so many merges that have one of two hashes that a search in the hash table
+// would take more than maxProbes steps.
 func colliding(t *testing.T) []byte {
 	const halves, want = 4000, 2 * maxProbes
 	entries := []string{}
@@ -250,7 +250,7 @@ func FuzzParseBPE(f *testing.F) {
 	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
-		// A small file must not take much memory: at most 1 MiB, and 1 KiB for each byte of the file.
+		// A small file must not take much memory: at most 1 MiB plus 1 KiB for each byte of the file.
 		var before, after runtime.MemStats
 		start := time.Now()
 		runtime.ReadMemStats(&before)

@@ -36,7 +36,7 @@ type slot struct {
 const emptyPair = wordEdge<<16 | wordEdge
 
 // newRules checks the merges of v and builds their hash table. The ids of v must be valid. newRules refuses a merge
-// that comes before the merge that produces one of its halves; no trained vocabulary has such a merge.
+// that comes before a merge that produces one of its halves; no trained vocabulary has such a merge.
 func newRules(v *vocabulary) (*rules, error) {
 	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
 	r.slots = make([]slot, 1<<(32-r.shift))
@@ -105,8 +105,8 @@ func (r *rules) rank(left, right uint16) int32 {
 	return r.slots[r.find(uint32(left)<<16|uint32(right))].rank
 }
 
-// A symbol is one token of the word being merged, in a doubly linked list. Its index is that of its first letter and
-// never changes, so that the order of indexes is the order in the word.
+// A symbol is one token of the word being merged, in a doubly linked list. Its index is one more than that of its first
+// letter in the word and never changes, so that the order of indexes is the order in the word.
 type symbol struct {
 	prev, next int32
 	rank       int32 // rank of the merge with the next symbol; noRank if there is none or this symbol was merged away

@@ -42,7 +42,7 @@ func referenceOf(tb testing.TB, file []byte) *reference {
 	return ref
 }
 
-// encode tokenizes a sequence of ASCII letters and spaces.
+// encode tokenizes a sequence of ASCII characters.
 func (ref *reference) encode(seq []byte) []int32 {
 	ids := []int32{ref.ids["[CLS]"]}
 	for len(seq) > 0 {

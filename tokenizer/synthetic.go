@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// syntheticSize is the number of entries in the synthetic vocabulary. The embedding table of a synthetic checkpoint has
-// as many rows.
+// syntheticSize is the number of entries in the synthetic vocabulary. The embedding table of a synthetic checkpoint of
+// a DNA model has as many rows.
 const syntheticSize = 4096
 
 // SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its

@@ -22,8 +22,8 @@ type Checkpoint struct {
 
 // Open opens the model called name. A name is synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder,
 // the short name or alias of a published model, or a hub id ORG/NAME. @REVISION may follow a short name, an alias or an
-// id. A model with a short name, an alias or an id is searched in the local cache (see weights.CachedSnapshot). If it
-// is not there, the error is a *weights.NotCached.
+// id. A model with a short name, an alias or an id is searched in the local caches (see List.cached). If no cache
+// contains it, the error is a *weights.NotCached.
 //
 // An existing path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or
 // contains, a checkpoint.
@@ -89,7 +89,7 @@ func (c *Checkpoint) configure(l List) error {
 	return c.Check(c.Config.Tensors())
 }
 
-// recognise returns the family of a checkpoint whose tensors have the names under which the file stores them.
+// recognise returns the family of a checkpoint. The tensors must still have the names under which the file stores them.
 func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 	var file struct {
 		ModelType string `json:"model_type"`

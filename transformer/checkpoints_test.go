@@ -228,7 +228,7 @@ func TestTransformers5(t *testing.T) {
 }
 
 // TestDamagedWeights checks that a checkpoint with a tensor of zeros, as a failed download leaves it, is refused. Zeros
-// in a bias must be accepted.
+// in a bias must be accepted. A file whose second half is zeros must be refused, too.
 func TestDamagedWeights(t *testing.T) {
 	for name, damaged := range map[string]bool{
 		"embeddings.word_embeddings.weight": true, "encoder.layer.2.attention.LayerNorm.weight": true,

@@ -112,7 +112,8 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// size is a number in a config.json and its upper limit, which is far above the number that any known model has.
+// size is a number in a config.json and its upper limit, which is far above the number that any published model of the
+// families has.
 type size struct {
 	name       string
 	value, max int
@@ -128,7 +129,8 @@ func checkSizes(sizes ...size) error {
 }
 
 // check returns an error for numbers in a config.json that are impossible or far too large, so that no memory is
-// allocated for them. For a family with a fixed vocabulary it also checks vocab_size against the number of entries.
+// allocated for them. For a family with a fixed vocabulary it also checks vocab_size against the number of entries of
+// the vocabulary.
 func (c Config) check() error {
 	err := checkSizes(size{"num_hidden_layers", c.Layers, 1 << 10}, size{"hidden_size", c.Hidden, 1 << 16},
 		size{"num_attention_heads", c.Heads, 1 << 10}, size{"intermediate_size", c.Intermediate, 1 << 18},
@@ -162,7 +164,7 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 			layers = max(layers, block+1)
 		}
 	}
-	for _, p := range f.Published { // published models of the same width have the same number of heads
+	for _, p := range f.Published { // a family's models of the same width have the same number of heads
 		if p.hidden == hidden {
 			heads = p.heads
 		}

@@ -16,7 +16,7 @@ import (
 // MosaicBERT: BERT's post-LayerNorm blocks with ALiBi in place of a position table and a gated feed-forward layer. The
 // reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from
 // DNABERT-2, as its config.json says. The two models differ only in their weights. The file of DNABERT-2 also contains
-// the head for masked-language modelling, and the names of its tensors have the prefix "bert.".
+// the head for masked-language modelling (cls.*), and the names of all other tensors have the prefix "bert.".
 var DNABERT = &Family{
 	Name:      "DNABERT",
 	Alphabet:  seqio.DNA,
@@ -136,7 +136,8 @@ func loadDNABERT(c Config, l *loader) network {
 
 // alibiSlopes returns the slope of each head, as the code of ALiBi's authors does (Press et al. 2022). If the number of
 // heads n is a power of two, the slopes are 2^(−8i/n) for i = 1 … n. For any other n, let m be the next smaller power
-// of two. The first m slopes are those for m heads, and the rest are every other slope of those for 2m heads.
+// of two. The first m slopes are those for m heads, and the rest are every other slope of those for 2m heads, from the
+// first on.
 func alibiSlopes(heads int) []float32 {
 	m := 1 << (bits.Len(uint(heads)) - 1)
 	var slopes []float32

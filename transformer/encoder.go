@@ -68,11 +68,11 @@ type Encoder struct {
 	outputs []Column // the pooling and layer of each output of the program
 	limits  kernels.Limits
 	columns []Column
-	runner  kernels.Runner // nil after an error of Compile
+	runner  kernels.Runner // nil after Close and after an error of Compile
 }
 
 // Program returns a model's forward pass with all outputs from which columns are made. It omits the blocks after the
-// highest layer.
+// highest layer in columns.
 func Program(m *Model, columns []Column) *kernels.Program {
 	p, _ := program(m, columns)
 	return p
@@ -188,7 +188,7 @@ func (e *Encoder) maxima(states []float32, cuSeqlens []int32) []float32 {
 
 // Watch prepares the encoder for a batch, as Start does. While the batch is computed, the function done returns the
 // part of its arithmetic that has been computed, from 0 to 1. Any goroutine may call done. Watch returns nil if the
-// backend does not know that part, or if Start will return an error.
+// backend does not know that part, or if the program cannot be compiled for the batch.
 func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
 	if e.fit(b) != nil {
 		return nil
@@ -199,7 +199,8 @@ func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
 	return nil
 }
 
-// fit compiles the program for larger limits if the batch exceeds the current limits.
+// fit compiles the program for larger limits if the batch exceeds the current limits, or again if there is no runner.
+// If that fails, it compiles the program for the previous limits.
 func (e *Encoder) fit(b kernels.Batch) error {
 	if e.runner != nil && e.limits.Holds(b) {
 		return nil
@@ -210,8 +211,8 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch can run any more, so the returned error is not a kernels.ErrOutOfMemory, which would mean that a
-		// smaller batch may succeed.
+		// Without a runner a smaller batch cannot run either, so the returned error does not wrap
+		// kernels.ErrOutOfMemory.
 		return fmt.Errorf("%v; compiling again for the earlier limits failed, too: %v", err, back)
 	}
 	return err

@@ -101,8 +101,8 @@ func esm2Own(configJSON []byte) (any, error) {
 	return file.tokenDropout, nil
 }
 
-// fairESMArguments sets the hyper-parameters from a file of fair-esm. The file stores them beside the tensors, under
-// "args" or under "cfg" and "model".
+// fairESMArguments sets the number of heads and token dropout from the hyper-parameters that a file of fair-esm stores
+// beside the tensors, under "args" or, without "args", under "model" in "cfg".
 func fairESMArguments(values map[any]any, config *Config) {
 	args, ok := values["args"].(map[string]any)
 	if cfg, _ := values["cfg"].(map[any]any); !ok {
@@ -142,7 +142,7 @@ var fairBlockNames = map[string]string{
 	"final_layer_norm":     "LayerNorm",
 }
 
-// fromFairESM translates the name of a tensor in fair-esm's module ESM2 to the name in transformers' EsmModel. It
+// fromFairESM translates the name of a tensor in fair-esm's module ESM2 to the name in the library transformers. It
 // returns any other name unchanged.
 func fromFairESM(name string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(name, "encoder."), "sentence_encoder.")

@@ -39,8 +39,8 @@ type Family struct {
 	modelType, marker string
 
 	// The code of the family uses canonical names of tensors, and files may store them under other names. The canonical
-	// name follows from the stored one: the first prefix of prefixes that matches is removed, and then rename, unless
-	// it is nil, translates the names of other libraries.
+	// name follows from the stored name: the first prefix of prefixes that matches is removed, an ending in oldNames is
+	// replaced, and then rename, unless it is nil, translates the names of other libraries.
 	//
 	// Tensors whose canonical names match a pattern (see path.Match) of ignored or tuned are left out. ignored lists
 	// tensors of published checkpoints that embeddings do not need. tuned lists the heads of fine-tuned models, such as
@@ -51,9 +51,9 @@ type Family struct {
 
 	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
 	// the epsilon of the LayerNorms if config.json does not give it. activation is the only hidden_act that the family
-	// supports; a config.json may omit it. own parses the values that only this family has, for Config.Own, and returns
-	// an error for models that the family does not support. deduce, unless it is nil, completes the Config of a
-	// checkpoint without config.json from the values that a PyTorch file stores beside the tensors.
+	// supports; a config.json may omit it. own, unless it is nil, parses the values that only this family has, for
+	// Config.Own, and returns an error for models that the family does not support. deduce, unless it is nil, completes
+	// the Config of a checkpoint without config.json from the values that a PyTorch file stores beside the tensors.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	activation string
@@ -91,8 +91,8 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads lists patterns for the names of tensors in the heads that the library transformers adds for fine-tuning.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
-// oldNames maps endings of stored names to the usual endings. transformers 5 stores some checkpoints under the names
-// that TensorFlow uses.
+// oldNames maps endings of the stored names of tensors to the usual endings. transformers 5 stores the LayerNorms of
+// some checkpoints under the names that TensorFlow uses.
 var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
 
 // wordEmbeddings is the canonical name of the table of token embeddings in every family. Lookup tables are the only
@@ -129,7 +129,7 @@ func (l List) Config(name string) (Config, bool) {
 }
 
 // canonical returns the name that the code of the family uses for a tensor that a file stores under the name stored.
-// use reports whether the tensor is kept. A name that is not known stays as it is; Checkpoint.Check refuses it later.
+// use reports whether the tensor is kept. A tensor with an unknown name is kept; Checkpoint.Check refuses it later.
 func (f *Family) canonical(stored string) (name string, use bool) {
 	name = stored
 	for _, p := range f.prefixes {

@@ -22,8 +22,8 @@ import (
 
 // layout is a way to store a checkpoint in a file: the names of its tensors, and what else the file contains.
 type layout struct {
-	class    string // the Python class that stores checkpoints in this way, for messages
-	model    string // the synthetic model whose tensors it contains
+	class    string // name of the subtest: the Python class or package that stores checkpoints in this way
+	model    string // the synthetic model whose tensors the file contains
 	prefix   string
 	rename   *strings.Replacer
 	beside   map[string][]int // shapes of other tensors in the file
@@ -369,8 +369,8 @@ func TestToyFamily(t *testing.T) {
 	}
 }
 
-// TestToyFiles checks that a checkpoint of the family Toy is recognised with and without a config.json, if the list of
-// families contains Toy.
+// TestToyFiles checks that a checkpoint of the family Toy is recognised with and without a config.json, but only if the
+// list of families contains Toy.
 func TestToyFiles(t *testing.T) {
 	list, c := toy(t)
 	folder := t.TempDir()

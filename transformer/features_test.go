@@ -9,9 +9,9 @@ import (
 	"seqembed/transformer"
 )
 
-// Most tests in this file remove one feature, such as rotary positions, from the program of a model and check that the
-// embeddings change. If the model has lost the feature, the embeddings do not change, and the test with the name of the
-// feature fails. The bounds are about half of the measured changes.
+// Most tests in this file remove or change one feature, such as rotary positions, in the program of a model and check
+// that the embeddings change. If the model has lost the feature, the embeddings do not change, and the test with the
+// name of the feature fails. The bounds are about half of the measured changes.
 //
 // Other tests check that the features are right: TestGoldens compares whole models with the results of their original
 // code.
@@ -118,7 +118,7 @@ func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	return model
 }
 
-// changedBackend compiles programs whose operations have been changed.
+// changedBackend is a backend that compiles a copy of each program, whose operations the function change has changed.
 type changedBackend struct {
 	kernels.Backend
 	change func(*kernels.Op)

@@ -157,8 +157,9 @@ func write(t *testing.T, path, text string) {
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// testClone runs the tests of this package in clone, a copy of the module. It returns the names of the tests that
-// failed. If none has a name, because the package does not compile, it returns the package pattern.
+// testClone runs the tests of ./transformer/... in short mode in clone, a copy of the module. It returns the names of
+// the tests that failed. If the tests do not compile, so that no failed test has a name, it returns ./transformer/...
+// instead.
 func testClone(clone string) (failed []string, output string) {
 	const packages = "./transformer/..."
 	out, err := command(clone, "test", "-short", "-count=1", "-skip", "^TestMutationsApply$", packages).CombinedOutput()

@@ -75,7 +75,8 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzCanonicalName checks that canonical, applied to a name that canonical has returned, returns the same name.
+// FuzzCanonicalName checks that canonical, applied to a name that canonical has returned, returns the same name. The
+// test leaves out names with a prefix and tensors that are not used.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)
@@ -84,7 +85,7 @@ func FuzzCanonicalName(f *testing.F) {
 		for _, family := range Families {
 			name, used := family.canonical(stored)
 			if strings.HasPrefix(stored, family.prefixes[0]) || !used {
-				// canonical removes only one prefix, and it need not change the name of a tensor that is left out.
+				// canonical removes only one prefix, and the name of a tensor that is not used does not matter.
 				continue
 			}
 			if again, _ := family.canonical(name); again != name && name != stored {

@@ -145,7 +145,7 @@ func TestResolveTorchHub(t *testing.T) {
 	touch(t, filepath.Join(torch, "hub", "checkpoints", "esm2_t6_8M_UR50D-contact-regression.pt"), "")
 	wantFound(t, "esm2_t6_8M_UR50D", file, "esm2-8m")
 	wantFound(t, "esm2-8m", file, "esm2-8m")
-	// These names stand for models of the hub, which are not searched in the cache of fair-esm.
+	// A model named by its hub id or with a revision is not searched in the cache of fair-esm.
 	for _, name := range []string{"facebook/esm2_t6_8M_UR50D", "esm2-8m@main", "esm2_t6_8M_UR50D@main"} {
 		var missing *weights.NotCached
 		if _, err := Families.Open(name); !errors.As(err, &missing) {
@@ -164,7 +164,7 @@ func TestResolveTorchHub(t *testing.T) {
 }
 
 // TestParameters compares the numbers of parameters with the sizes of the published checkpoints without their heads:
-// ESM-2's names give the sizes in millions, and DNABERT-2 has 117 million with its heads.
+// ESM-2's names give the sizes in millions or billions, and DNABERT-2 has 117 million with its heads.
 func TestParameters(t *testing.T) {
 	for name, want := range map[string][2]float64{"esm2-8m": {7.3, 8}, "esm2-35m": {32.5, 35}, "esm2-150m": {146, 150}, "esm2-650m": {645, 652},
 		"esm2-3b": {2825, 3000}, "esm2-15b": {15000, 15200}, "dnabert-2": {115, 117.5}} {

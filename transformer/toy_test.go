@@ -13,7 +13,8 @@ import (
 // This file is an example of a new family: everything that a family needs if the operations of package kernels suffice,
 // except for its line in Families (see "Add a model" in CONTRIBUTING.md). TestToyFamily runs it.
 
-// Toy is a family for tests: a small BERT with a token for each letter of DNA, without biases and positions.
+// Toy is a family for tests: a small transformer encoder with a token for each letter of DNA, without positions and
+// without biases in its products.
 var Toy = &Family{
 	Name:      "Toy",
 	Alphabet:  seqio.DNA,

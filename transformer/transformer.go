@@ -21,7 +21,7 @@ type Model struct {
 	weights kernels.Model
 }
 
-// Load loads the weights of a checkpoint onto a backend, one tensor at a time. The checkpoint may be closed afterwards.
+// Load loads the weights of a checkpoint onto a backend, one weight at a time. The checkpoint may be closed afterwards.
 func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
 	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
@@ -45,7 +45,7 @@ type loader struct {
 	err        error
 }
 
-// load loads the named tensors, one below the other, as one weight.
+// load stacks the named tensors (see kernels.StackedDims) and loads them as one weight.
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
@@ -63,7 +63,7 @@ func (l *loader) loadFrom(role kernels.Role, parts ...kernels.Source) kernels.We
 	return w
 }
 
-// tensor returns the tensor with that name. If there is none, it sets the error and returns nil.
+// tensor returns the tensor with the given name. If there is none, it sets the error and returns nil.
 func (l *loader) tensor(name string) *weights.Tensor {
 	t, ok := l.checkpoint.Tensor(name)
 	if !ok && l.err == nil {
@@ -72,7 +72,7 @@ func (l *loader) tensor(name string) *weights.Tensor {
 	return t
 }
 
-// vector and matrix load the named tensors, one below the other, as one weight.
+// vector and matrix stack the named tensors (see kernels.StackedDims) and load them as one weight.
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
@@ -96,7 +96,8 @@ type firstRow struct{ *weights.Tensor }
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 
 // The functions below describe tensors. Scale and Shift of the descriptions determine the values of synthetic
-// checkpoints (see weights.Spec); other values would be another version of these checkpoints, with other digests.
+// checkpoints (see weights.Spec). If they were changed, the synthetic checkpoints would have other weights and other
+// digests.
 
 // attending is the gain (see matrix) of the projections to queries and keys in synthetic checkpoints. With a gain this
 // large, the attention weights of a token differ clearly from each other, as in a trained model.

@@ -108,7 +108,7 @@ func TestEncoderGrows(t *testing.T) {
 		t.Error("the embeddings depend on the limits")
 	}
 
-	// The mean is taken over the tokens of residues, without special tokens. cls is the first token.
+	// The mean is taken over the tokens of residues, without special tokens. cls is the state of the first token.
 	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.Tokens, []int{1, 3})
 	cls := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.CLS, []int{1, 3})
 	if h := 64; len(tokens[1]) != 8*h || len(cls[1]) != 2*h {
@@ -235,8 +235,8 @@ func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, s
 }
 
 func TestFLOPs(t *testing.T) {
-	// The expected figures come from the models' descriptions: 227 MFLOP per token for DNABERT-S and 1.30 GFLOP for
-	// ESM-2 650M, without attention.
+	// The expected figures are the FLOPs of the matrix products per token, without attention: two for each element of a
+	// matrix.
 	for name, want := range map[string]float64{"dnabert-s": 226.5e6, "esm2-650m": 1.2976e9} {
 		c, _ := transformer.Families.Config(name)
 		attention := 4 * float64(c.Hidden) * float64(c.Layers)
@@ -284,7 +284,7 @@ func TestEncoderStarts(t *testing.T) {
 }
 
 // TestPlans checks how much memory Program.Plan assigns to the activations of each model: for each token, the number of
-// values in float32 and in the format of operands, as multiples of the hidden size.
+// values in float32 and in the operand type, as multiples of the hidden size.
 func TestPlans(t *testing.T) {
 	for _, c := range []struct {
 		name             string

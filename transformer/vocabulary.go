@@ -7,9 +7,10 @@ import (
 	"seqembed/weights"
 )
 
-// Tokenizer returns the tokenizer of the vocabulary in file. If file is "", it uses the vocabulary in the checkpoint.
-// It returns an error if the vocabulary does not fit the checkpoint's table of embeddings. If file is "", it also
-// returns an error if the vocabulary contradicts other files of the checkpoint's folder.
+// Tokenizer returns the tokenizer of the vocabulary in file. If file is "", it uses the vocabulary file in the
+// checkpoint's folder or, for a synthetic checkpoint or a family with a fixed vocabulary, Family.NewTokenizer. It
+// returns an error if the vocabulary does not fit the checkpoint's table of embeddings. If file is "", it also returns
+// an error if the vocabulary contradicts other files of the checkpoint's folder.
 func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 	f, own := c.Config.Family, file == ""
 	if own && !f.FixedVocabulary && !c.Synthetic {
@@ -61,8 +62,8 @@ func (f *Family) readTokenizer(file string) (t tokenizer.Tokenizer, err error) {
 	return t, nil
 }
 
-// checkSize returns an error if the number of entries of a tokenizer does not fit the number of rows of a table of
-// embeddings.
+// checkSize returns an error unless the number of rows of a table of embeddings is the number of entries of the
+// tokenizer, or that number rounded up to a multiple of f.tableMultiple.
 func (f *Family) checkSize(t tokenizer.Tokenizer, rows int) error {
 	n, multiple := t.VocabSize(), max(f.tableMultiple, 1)
 	if rows == n || rows == (n+multiple-1)/multiple*multiple {

@@ -25,9 +25,9 @@ type Spec struct {
 var ErrDamaged = errors.New("the file is damaged")
 
 // Check compares the checkpoint with the tensors that a model expects. Its error counts the tensors that are missing,
-// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If all
-// tensors fit, Check reads each tensor for which Spec.Nonzero is set, up to the first row with a value other than 0. If
-// a tensor has no such row, the error wraps ErrDamaged.
+// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first three of each kind. If
+// all tensors fit, Check reads each tensor for which Spec.Nonzero is set, up to the first row with a value other than
+// 0. If a tensor has no such row, the error wraps ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -69,7 +69,7 @@ func (c *Checkpoint) Check(specs []Spec) error {
 }
 
 // checkZeros returns an error if a tensor for which Spec.Nonzero is set contains only zeros. Downloads and copies that
-// have failed leave such tensors.
+// have failed may leave such tensors.
 func (c *Checkpoint) checkZeros(specs []Spec) error {
 	var zeros []string
 	for _, spec := range specs {

@@ -33,7 +33,7 @@ type Checkpoint struct {
 	// Values are the values of a PyTorch file outside its state dict, in the types of LoadPickle; nil if there are
 	// none.
 	Values  map[any]any
-	LeftOut []string // names, as in the file, of the tensors that Rename has removed; sorted
+	LeftOut []string // names of the tensors that Rename has removed; sorted
 
 	tensors   map[string]*Tensor
 	misplaced map[string]error // errors for the tensors that the index does not place in their shard, by name
@@ -42,12 +42,14 @@ type Checkpoint struct {
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. A file of
-// the folder does not count as a checkpoint if its name ends in one of the strings in beside (see Find). The tensors
-// have the names under which the file stores them.
+// sharded checkpoint, or a folder that contains one of them. It recognises an index by the extension .json, and a
+// PyTorch archive by its content. A file of the folder does not count as a checkpoint if its name ends in one of the
+// strings in beside (see Find). The tensors have the names under which the file stores them, without prefixes such as
+// "module." that all names share.
 //
-// Errors name the file. A missing file matches fs.ErrNotExist. A file that is cut short matches ErrTruncated, if enough
-// of it is left to recognise its kind. A pickle that asks for more than tensors matches ErrForbidden.
+// Errors name the file. A missing file matches fs.ErrNotExist. A safetensors file or archive that is cut short matches
+// ErrTruncated, if enough of it is left to recognise its kind. A pickle that asks for more than tensors matches
+// ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {
@@ -148,9 +150,9 @@ func (c *Checkpoint) readConfig() (err error) {
 	return err
 }
 
-// Rename renames each tensor. For a name in the file, the function canonical returns the new name and whether the
-// tensor is used; other tensors are removed. Rename returns an error if two tensors get the same name, or if the index
-// of the checkpoint does not place a used tensor in its shard.
+// Rename renames each tensor. For the name that a tensor has after Open, the function canonical returns the new name
+// and whether the tensor is used; other tensors are removed. Rename returns an error if two tensors get the same name,
+// or if the index of the checkpoint does not place a used tensor in its shard.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {
@@ -186,8 +188,8 @@ func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors
 // SHA256 returns a SHA-256 in hexadecimal. For a checkpoint of a single file it is the digest of that file, which
 // SHA256 reads completely. For a sharded checkpoint it is the digest of the output of `sha256sum` for the shards, in
 // the order of their names: digest, two spaces and name on each line. For a synthetic checkpoint it is the digest of
-// the version of synthetic checkpoints, the name, the seed, the names and shapes of the tensors, and the config. When
-// ctx ends, SHA256 returns the cause of ctx.
+// the version of synthetic checkpoints, the name, the seed, the names and shapes of the tensors, and the config. If ctx
+// ends, the error wraps the cause of ctx.
 func (c *Checkpoint) SHA256(ctx context.Context) (string, error) {
 	hashed := c.identity
 	for _, f := range c.files {

@@ -23,8 +23,8 @@ var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
 // model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and then the only
-// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. A file whose name ends in one of the strings in
-// beside does not count.
+// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. In this last case, a file whose name ends in one of
+// the strings in beside does not count.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -67,8 +67,8 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file or, if this is a general
-// name such as model.safetensors, the name of the file's folder.
+// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file without its extension
+// or, if this is a general name such as model.safetensors, the name of the file's folder.
 func Label(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {

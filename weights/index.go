@@ -13,7 +13,7 @@ import (
 )
 
 // openShards opens every shard that the index file at c.Source names. It returns an error if a tensor is not in the
-// shard in which the index places it. For a tensor in another shard than the index says, or not in the index at all, it
+// shard in which the index places it. For a tensor that a shard contains although the index does not place it there, it
 // records an error in c.misplaced.
 func (c *Checkpoint) openShards() error {
 	text, err := ReadText(c.Source)

@@ -19,8 +19,8 @@ const (
 )
 
 var (
-	// ErrForbidden is wrapped by the error for a pickle that names a class or function other than those that PyTorch
-	// uses to store tensors.
+	// ErrForbidden is wrapped by the error for a pickle that names a class or function other than the few that
+	// checkpoints need.
 	ErrForbidden = errors.New("only tensors are read; save the state dict alone")
 	// ErrTooLarge is wrapped by the error for a pickle that exceeds a limit. The limits are far above the needs of any
 	// checkpoint.
@@ -44,8 +44,8 @@ type unpickler struct {
 	err     error
 }
 
-// unpickle executes code and returns the single value that it leaves on the stack. Errors contain the offset of the
-// instruction.
+// unpickle executes code and returns the single value that it leaves on the stack. The error of an instruction contains
+// its offset.
 func unpickle(code []byte, a *torchArchive) (any, error) {
 	u := &unpickler{archive: a, code: code, memo: make(map[uint32]any)}
 	for n := 1; ; n++ {
@@ -78,8 +78,8 @@ func (u *unpickler) fail(err error) {
 
 func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
 
-// step executes one instruction. It refuses every instruction that torch.save does not write, such as those of protocol
-// 0 for numbers and strings as text.
+// step executes one instruction. It refuses instructions that no checkpoint needs, such as those of protocol 0 for
+// numbers and strings as text.
 func (u *unpickler) step(op byte) {
 	switch op {
 	case opProto:
@@ -322,7 +322,7 @@ func (u *unpickler) call() {
 	u.pushResult(function(args))
 }
 
-// build executes BUILD, which sets the attributes of a new object.
+// build executes BUILD, which sets the attributes of a new object. It ignores attributes of a dict.
 func (u *unpickler) build() {
 	state, target := u.take(1)[0], u.top()
 	attributes, ok := state.(map[any]any)

@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// maxHeader is the longest header that the safetensors format allows.
+// maxHeader is the limit, in bytes, that the safetensors format sets for the header.
 const maxHeader = 100_000_000
 
 // ErrTruncated is wrapped by the error for a file, or a pickle in it, that ends earlier than its content requires.

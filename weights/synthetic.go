@@ -56,7 +56,7 @@ func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 			z ^= z >> 31
 			u := float64(int64(z>>40) - 1<<23)
 			// The conversion to float64 keeps compilers from fusing the product with the sum. A fused operation rounds
-			// once, but the specification rounds twice.
+			// once instead of twice, so the values would depend on the processor.
 			dst[i] = float32(float64(u*scale) + s.Shift)
 		}
 		return nil

@@ -33,8 +33,8 @@ type Tensor struct {
 }
 
 // newTensor returns a tensor without values. It returns an error if the shape has more than maxRank dimensions, a
-// negative dimension, or more than maxElements elements. The number of elements is computed without dimensions of 0, so
-// that the other dimensions of an empty tensor are checked, too.
+// negative dimension, or more than maxElements elements. Dimensions of 0 do not count for this limit, so that the other
+// dimensions of an empty tensor are checked, too.
 func newTensor(name string, shape []int) (*Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("has %d dimensions, more than %d", len(shape), maxRank)
@@ -63,7 +63,8 @@ func newTensor(name string, shape []int) (*Tensor, error) {
 // Shape returns the dimensions. The slice belongs to the caller.
 func (t *Tensor) Shape() []int { return slices.Clone(t.shape) }
 
-// DType returns the format in which the elements are stored, as a safetensors header names it, such as F32.
+// DType returns the format in which the elements are stored, as a safetensors header names it, such as F32. It returns
+// "" for a synthetic tensor.
 func (t *Tensor) DType() string { return string(t.stored) }
 
 // ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It returns an

@@ -12,7 +12,7 @@ import (
 )
 
 // torchArchive is an open zip file that torch.save has written. One folder contains the pickle data.pkl, the storages
-// data/0, data/1, … and byteorder. None of them is compressed.
+// data/0, data/1, … and, in files of newer PyTorch versions, byteorder. None of them is compressed.
 type torchArchive struct {
 	file    *file
 	zip     *zip.Reader
@@ -103,8 +103,8 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readPickle executes the pickle of a PyTorch archive and returns its value. It also sorts f.sections, the checksums of
-// the storages, and refuses an archive in which storages overlap.
+// readPickle executes the pickle of a PyTorch archive and returns its value. It also sorts f.sections, the storages
+// with their checksums, and refuses an archive in which they overlap.
 func readPickle(f *file) (any, error) {
 	a, err := openArchive(f)
 	if err != nil {

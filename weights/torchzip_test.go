@@ -151,7 +151,8 @@ func flipped(archive, pickle []byte) []byte {
 	panic("the pickle is not in the archive")
 }
 
-// twiceNamed returns an archive with two storages of the same name: they are written as 0 and 1, and then renamed.
+// twiceNamed returns an archive with two storages of the same name: they are written as 0 and 1, and then 1 is renamed
+// to 0.
 func twiceNamed(pickle []byte) []byte {
 	archive := zipOf(pickle, map[string][]byte{"0": floats(1), "1": floats(2)})
 	name := []byte("archive/data/1")

@@ -45,8 +45,8 @@ def bar(config, dtype):
     """Returns the largest permitted relative L2 distance of a run in the type dtype from models.py in float32.
 
     docs/numerics.md limits the distance of a run from float64. In float32 the limit is 1e-5 for DNABERT-S and 3e-6 for
-    ESM-2, so two runs may differ by twice the limit. In bfloat16 it is 5.6e-2 and 1.05e-2, and the error of models.py
-    is negligible.
+    ESM-2, so two runs may differ by twice the limit. In bfloat16 it is 5.6e-2 for DNABERT-S and at least 1.05e-2 for
+    ESM-2, and the error of models.py is negligible.
     """
     if dtype == "fp32":
         return 2e-5 if config.kind == "dnabert-s" else 6e-6
@@ -139,7 +139,7 @@ class Runner:
         return time.perf_counter() - start
 
     def warm(self, make, budget, passes):
-        """Runs batches of at most budget tokens, halves budget until they fit in memory, and returns both."""
+        """Runs batches of at most budget tokens, halving budget until they fit. Returns batches and budget."""
         while True:
             batches = self.prepare(make(budget))
             try:
@@ -247,7 +247,7 @@ def take(records, tokens):
 
 
 def allow_compilations():
-    """Allows a model to be recompiled for any number of shapes; older releases call the limits cache sizes."""
+    """Raises the limits of PyTorch for recompiling a model; older releases call the limits cache sizes."""
     for limit, *names in ((256, "recompile_limit", "cache_size_limit"),
                           (1024, "accumulated_recompile_limit", "accumulated_cache_size_limit")):
         for name in names:

@@ -4,7 +4,7 @@
 # that is made to hang may reach its time limit. Takes about a quarter of an hour on two cores.
 #
 #     rehearse.sh            all rehearsals; make rehearse also builds the required files
-#     rehearse.sh limits     checks that the limits of each call add up to at most 270, 420 and 540 seconds
+#     rehearse.sh limits     checks that the limits add up to at most 270, 420 and 540 seconds in calls 1, 2 and 3
 #     rehearse.sh NAME...    plain, kernel, hang, nocublas, nodriver, notools or deadline
 #
 # The environment:
@@ -15,7 +15,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
-# limits checks that the limits of the steps of each call add up to at most 270, 420 and 540 seconds.
+# limits checks that the limits of the steps add up to at most 270, 420 and 540 seconds in calls 1, 2 and 3.
 limits() {
     bash bench/gpu/visit.sh limits | awk '
         /^call/ { sub(":", "", $2); sum[$2] = $3 }

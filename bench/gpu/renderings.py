@@ -252,7 +252,7 @@ class Packing:
                 missing -= lengths[-1][-1]
         sequences = max(map(len, lengths))
         self.flex = isinstance(model, DNABERTS)
-        if self.flex:  # all batches share mask and score; where() copies the numbers of a batch here
+        if self.flex:  # all batches share mask and score; where() copies a batch's sequence indices here
             self.sequence = torch.zeros(self.tokens, dtype=torch.int64, device=device)
             sequence, slope = self.sequence, slopes(config.heads).to(device)
             self.mask = lambda b, h, row, column: sequence[row] == sequence[column]

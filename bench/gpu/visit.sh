@@ -321,7 +321,7 @@ devices() {
 # quoted TEXT prints a JSON string.
 quoted() { printf '"%s"' "$(printf %s "$1" | tr -d '\000-\037' | sed 's/[\\"]/\\&/g')"; }
 
-# provenance prints the line that describes the circumstances of the measurements after it.
+# provenance appends to bench.jsonl a line with the GPU, driver, commit, script and date of the measurements after it.
 provenance() {
     local card driver
     card=$(sed -n 's/^device 0: \([^,]*\),.*/\1/p' "$logs/devices.log" | head -n 1)

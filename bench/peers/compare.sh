@@ -11,7 +11,7 @@
 #     DTYPES="fp32 bf16 int8"  types of the operands: embed and PyTorch in fp32 and bf16, ONNX Runtime in fp32 and int8
 #     PIECE=500       length of the pieces into which DNA is cut
 #     TOKENS=4096     tokens in a batch, including padding
-#     ROUNDS=3        timed rounds; the runners alternate, so that a slower machine affects all of them
+#     ROUNDS=3        timed rounds; the runners alternate, so that other load on the machine affects all of them
 #     TOKENIZER=FILE  tokenizer.json for DNABERT-S, instead of the checkpoint's
 #     ONNX=FILE       an exported model; otherwise export.py writes one with PyTorch
 #     PYTHON, NODE    the interpreters

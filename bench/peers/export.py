@@ -20,7 +20,7 @@ GOLDENS = {
     "synthetic:esm2-35m": "esm2_t12_35M", "synthetic:esm2-150m": "esm2_t30_150M", "synthetic:esm2-650m": "esm2_t33_650M",
     "synthetic:dnabert-s-2l": "dnabert_s_2layers", "synthetic:dnabert-s": "dnabert_s",
 }
-BAR = 1e-5  # largest relative L2 error of an embedding: twice the error of float32 with these weights
+BAR = 1e-5  # largest permitted relative L2 error of an embedding
 
 
 def check(model, path, tokens=4096):

@@ -45,7 +45,7 @@ def product(node, weight, bits, quantized):
 
 
 def rewrite(graph, bits):
-    """Quantizes every product with a constant matrix, and returns the number of these products."""
+    """Quantizes every product with a constant matrix, and returns the number of these matrices."""
     weights = {t.name: t for t in graph.initializer}
     nodes, constants, replaced, quantized = [], [], set(), {}
     for node in graph.node:

@@ -31,7 +31,7 @@ func gzipped(t *testing.T, content string) string {
 	return b.String()
 }
 
-// TestBadInputAlone checks that a run whose only input is bad prints one line that names the fault, ends with exit code
+// TestBadInputAlone checks that a run without any good input prints one line that names the fault, ends with exit code
 // 1, and writes no output.
 func TestBadInputAlone(t *testing.T) {
 	workspace(t)
@@ -230,8 +230,8 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed checks that a run fails and computes nothing if one existing output was made with other
-// settings, or from an input that has changed since. Settings that do not affect any number may differ.
+// TestSettingsAreNotMixed checks that a run fails and computes nothing if an existing output was made with other
+// settings, or from an input that has changed since. Settings that do not change the embeddings may differ.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -241,7 +241,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	r.wantProblem("out/p.esm2-tiny.parquet", `"mean"`, `"cls"`, "--force")
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet")
 
-	// Neither the batch size, nor the number of threads, nor -v affects any number.
+	// Neither the batch size, nor the number of threads, nor -v changes the embeddings.
 	embed(t, "--esm-model", tiny, "--esm-batch-size", "77", "--threads", "1", "-v", "-o", "out", "p.faa").wantCode(0)
 
 	write(t, "p.faa", ">other\nMKV\n")

@@ -55,8 +55,8 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	write(t, dir+"/config.json", string(c.ConfigJSON))
 }
 
-// withoutMerges writes the synthetic DNA tokenizer, a byte-pair encoding, without its list of merges, and returns the
-// path of the file.
+// withoutMerges returns the content of the synthetic DNA tokenizer file, a byte-pair encoding, with an empty list of
+// merges.
 func withoutMerges(t *testing.T) string {
 	t.Helper()
 	merges := regexp.MustCompile(`"merges":\[[^\]]*\]`)

@@ -14,8 +14,8 @@ type choice struct {
 	values      []string
 }
 
-// choices lists the flags that take one of a few words, each with its value and the allowed words. It leaves out
-// --format, --dtype and --log-format, whose values have parsers of their own.
+// choices lists flags that take one of a few words, each with its value and the allowed words. It leaves out --format,
+// --dtype and --log-format, which other functions check.
 func (s *settings) choices() []choice {
 	return append(s.policies(),
 		choice{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
@@ -23,8 +23,8 @@ func (s *settings) choices() []choice {
 	)
 }
 
-// policies lists the flags that say what happens to records with illegal letters, with gaps or with the id of an
-// earlier record.
+// policies lists the flags that say what happens to bad records, such as records with illegal letters, to gaps, and to
+// records with the id of an earlier record.
 func (s *settings) policies() []choice {
 	return []choice{
 		{"on-bad-record", s.onBad, []string{"error", "skip"}},

@@ -46,11 +46,11 @@ func completion(_ context.Context, _ machine, args, environ []string, w, _ io.Wr
 // completed is a flag of embed, with the words or paths that a shell offers as its value.
 type completed struct {
 	*pflag.Flag
-	values  []string // words that the flag takes; nil if there is no such list
+	values  []string // words that the shell offers; nil if there are none
 	isFiles bool     // whether the value of the flag is the path of a file or folder
 }
 
-// takesValue reports whether the flag needs a value, which is the next word of the command line.
+// takesValue reports whether the flag needs a value.
 func (c completed) takesValue() bool { return c.NoOptDefVal == "" }
 
 // completedFlags lists the flags of embed.

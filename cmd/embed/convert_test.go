@@ -8,7 +8,7 @@ import (
 )
 
 // TestConvertAndInspect converts an output through several formats and back to Parquet, and checks that embed inspect
-// counts the same records and rows in every file. Impossible conversions must be refused.
+// counts the same records and rows in every file. Impossible conversions and wrong flags must be refused.
 func TestConvertAndInspect(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n>b\nMKVMKV\n>c\nMKV\n")
@@ -87,8 +87,8 @@ func TestConvertToFloat16(t *testing.T) {
 	}
 }
 
-// TestConvertKeepsWindowsApart checks that embed convert gives each window of a record an id with its range of letters,
-// such as w:1-12. In the Parquet output of a run with --windows, all windows of a record have the record's id.
+// TestConvertKeepsWindowsApart checks that embed convert appends the range of letters of each window to the id, such as
+// w:1-12. In the Parquet output of a run with --windows, all windows of a record have the same id.
 func TestConvertKeepsWindowsApart(t *testing.T) {
 	workspace(t)
 	write(t, "w.faa", ">w\nMKVLAWWYFFMKVLAWWYFF\n>v\nMKVLA\n")

@@ -32,7 +32,8 @@ var (
 // TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM, and repeats the command until a run
 // ends by itself. One or two runs use the output folder at a time. After each kill, every output in the folder must be
 // complete and have an entry in the manifest, and every output that the manifest calls finished must exist. At the end
-// the folder must hold the same bytes as the folder of a run that was never killed, and nothing else.
+// the folder must hold the same outputs, byte for byte, as the folder of a run that was never killed, and only a
+// manifest besides.
 //
 // The flag -crash.seed determines the formats, the signals, and the log lines after which the signals are sent. It does
 // not determine the order of goroutines.
@@ -115,8 +116,9 @@ func (c *crashes) configuration() []string {
 		"--part-records", []string{"0", "1", "5", "2048"}[c.rng.IntN(4)], "-v", inputs)
 }
 
-// round runs one command again and again until a run ends by itself, and kills each run at a random moment. Runs that
-// start after end are not killed, except the first run of the test, so that a slow machine kills at least one.
+// round runs one command again and again until all its processes end by themselves. It sends signals to each run at a
+// random moment. Runs that start after end get no signals, except the first run of the test, so that even a slow
+// machine tests a kill.
 func (c *crashes) round(end time.Time) {
 	flags := c.configuration()
 	whole, ok := c.whole[fmt.Sprint(flags)]
@@ -153,9 +155,9 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 	return w
 }
 
-// contents returns the contents of the files in an output folder by name, and the number of leftovers of killed runs.
-// An output of format pt is a folder, which contents returns as one file. Each line of this file is the SHA-256 and the
-// name of a file in the folder; the manifest has the digest of these lines.
+// contents returns the contents of the files in an output folder by name, and the number of files that killed runs left
+// behind. An output of format pt is a folder, which contents returns as one file. Each line of this file is the SHA-256
+// and the name of a file in the folder; the manifest has the digest of these lines.
 func (c *crashes) contents(dir string) (list map[string]string, left int) {
 	list = map[string]string{}
 	for _, name := range files(c, dir) {
@@ -181,9 +183,9 @@ func (c *crashes) read(dir, name string) string {
 	return string(content)
 }
 
-// run runs a command in several processes at the same time; tasks is the number of processes. If kill is set, each
-// process gets one or two signals when its log reaches a random line; lines is the number of lines in the log of a
-// whole run. run reports whether any process ended with an exit code other than 0.
+// run runs a command in several processes at the same time; tasks is the number of processes. If kill is set, a process
+// gets one or two signals when its log reaches a random line; lines is the number of lines in the log of a run that is
+// not killed. run reports whether any process ended with an exit code other than 0.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
 	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
@@ -204,7 +206,7 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 		wait.Go(func() {
 			codes[i] = ended(cmd)
 			timer.Stop()
-			// An interrupted run ends within 5 s, but a busy machine may need more.
+			// An interrupted run should end within 5 s. A busy machine gets twice the time.
 			if took := time.Since(log.first); codes[i] == exitInterrupted && took > 10*time.Second {
 				c.Errorf("an interrupted run has taken %v to end", took)
 			}

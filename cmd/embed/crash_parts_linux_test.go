@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	largeRecords = 1500                // records in the file, all different: equal ones are computed once
+	largeRecords = 1500                // records in the file, all different: equal records are computed once
 	largeBatch   = 256                 // tokens in a batch
-	spanRecords  = 4 * largeBatch / 32 // most records packed together, into 4 batches; a record has at least 32 tokens
-	largePart    = 2 * 5 * spanRecords // value of --part-records: twice the records that are in memory at a time
+	spanRecords  = 4 * largeBatch / 32 // most records packed together (4 batches), each of at least 32 tokens
+	largePart    = 2 * 5 * spanRecords // value of --part-records: twice the records in memory, at most 5 * spanRecords
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL, the
-// next run may compute at most largePart records again. After a run that ends early because of SIGTERM, the next run
-// may compute at most spanRecords records again. At the end the output folder must hold the same bytes as the folder of
-// a run that was never killed, and nothing else.
+// next run may compute at most largePart records again. After a run that SIGTERM has ended with the exit code for an
+// interruption, the next run may compute at most spanRecords records again. At the end the output folder must hold the
+// same outputs, byte for byte, as the folder of a run that was never killed, and only a manifest besides.
 func TestKilledInsideAFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("make crash takes longer, and without the race detector")
@@ -71,8 +71,8 @@ var (
 	restoredPattern = regexp.MustCompile(` continuing inside a file: .* records=([0-9]+)`)
 )
 
-// round runs one command again and again until a run ends by itself, and kills each run at a random moment. Runs that
-// start after end are not killed, except the first run of the test, so that a slow machine kills at least one.
+// round runs one command again and again until a run ends by itself. It sends signals to each run at a random moment.
+// Runs that start after end get no signals, except the first run of the test, so that even a slow machine tests a kill.
 func (l *largeFile) round(end time.Time) {
 	format := store.Formats()[l.rng.IntN(len(store.Formats()))]
 	pooling := []string{"mean", "mean,residues"}[l.rng.IntN(2)]
@@ -116,7 +116,7 @@ func (l *largeFile) round(end time.Time) {
 func (l *largeFile) compare(ended *large, again int) {
 	l.repeated += max(0, again)
 	switch {
-	case again < -spanRecords: // the log of a killed run may lack its last batches, at most a span
+	case again < -spanRecords: // the log of a killed run may lack its last batches, of at most spanRecords records
 		l.Errorf("a run has continued %d records behind the end of the one before it", -again)
 	case ended.code == exitInterrupted:
 		if l.mostEnded = max(l.mostEnded, again); again > spanRecords {

@@ -28,7 +28,7 @@ import (
 type presetRun struct {
 	*command
 	manifest *store.Manifest
-	inputs   []*derived // the inputs that were translated
+	inputs   []*derived // the inputs whose FASTA files are complete
 }
 
 // derived is an input of a run with --preset, and the three FASTA files that embed makes from it.
@@ -116,9 +116,9 @@ func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
 	return list, nil
 }
 
-// withoutOutputs returns the inputs without the files that an earlier run of the preset has made. If the output folder
-// is inside an input folder, a rerun thus does not embed its own outputs. Files that the command line names one by one
-// are kept.
+// withoutOutputs returns the inputs without the files that, according to the manifest, an earlier run of the preset has
+// made. If the output folder is inside an input folder, a rerun thus does not embed earlier outputs. Files that the
+// command line names one by one are kept.
 func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, err error) {
 	own := map[string]bool{}
 	for path := range c.manifest.Outputs() {
@@ -153,8 +153,8 @@ func (c *presetRun) readManifest(ctx context.Context) (err error) {
 	return err
 }
 
-// translate writes the FASTA files of an input, unless the files exist already. Files that were made from another input
-// or with other settings are an error, unless --force replaces them.
+// translate writes the FASTA files of an input, unless they are complete. Files that were made from another input or
+// with other settings are an error. With --force translate writes the files in any case.
 func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	t := c.newTranslation(ctx, d)
 	if err := os.MkdirAll(filepath.Dir(d.paths[0]), 0o777); err != nil {
@@ -190,7 +190,8 @@ func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation
 }
 
 // once calls produce, which makes the output at path, unless complete reports that the output exists. If several runs
-// call once for the same path at the same time, one run makes the output. The others wait and find the output complete.
+// call once for the same path at the same time, one run makes the output. The others wait, and then call complete
+// again.
 func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
 	if done, err := complete(); done || err != nil {
 		return err
@@ -215,8 +216,9 @@ func (c *presetRun) parameters() map[string]string {
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
 }
 
-// compare reports whether all FASTA files of an input exist with the bytes that the translation gives. With --force it
-// compares nothing and returns false.
+// compare reports whether all FASTA files of an input exist with the bytes that the translation gives. If they exist
+// but the manifest has no entry for them, compare adds the entry, except in a dry run. With --force it compares nothing
+// and returns false.
 //
 // The error is a pool.ErrMixture if a file has other bytes, unless the manifest says that the file was made from this
 // input with these settings. It is a pool.ErrMixture, too, if FASTA files exist for an input that can be read only
@@ -243,7 +245,7 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d.entry.Outputs = nil
 	for i, path := range d.paths {
 		sum, err := store.HashFile(t.ctx, path)
-		if errors.Is(err, fs.ErrNotExist) { // removed by the user, or not yet renamed by a run that was killed
+		if errors.Is(err, fs.ErrNotExist) { // the user removed the file, or a run was killed while it renamed files
 			there = false
 			continue
 		}
@@ -307,15 +309,15 @@ type translation struct {
 	ctx context.Context
 	*derived
 	reading seqio.Options
-	length  int   // length of the chunks in letters
+	length  int   // maximum length of a chunk in letters
 	chunks  int64 // number of chunks
 	frames  int64 // number of kept reading frames: those without a stop codon
 	// each, unless it is nil, is called for every kept frame.
 	each func(translate.Frame)
-	err  error // error of the input; nil if writing a FASTA file failed
+	err  error // error of the input or of ctx; nil if writing a FASTA file failed
 }
 
-// lineLetters is the number of letters in a line of FASTA, as Biopython writes it.
+// lineLetters is the number of letters in a line of the chunk file, the same as in FASTA files that Biopython writes.
 const lineLetters = 60
 
 // write translates the input and writes the three FASTA files: the chunks, the DNA of their reading frames, and the
@@ -401,8 +403,9 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 	}
 }
 
-// mergeAll writes the merged file of each input whose DNA and protein outputs are complete. If merging fails, it lists
-// the input as failed. Without --preset c is nil, and mergeAll does nothing.
+// mergeAll writes the merged file of each input whose DNA and protein outputs are complete. It lists an input as failed
+// if its outputs cannot be merged, and returns errors that concern the whole run. Without --preset c is nil, and
+// mergeAll does nothing.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil
@@ -444,8 +447,8 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		// join hashes the file itself. The manifest may already have the digest of another run, which is about to
-		// replace the file.
+		// The digest is that of the existing file. The manifest may already have the digest of the file that another
+		// run is about to write in its place.
 		sum, err := store.HashFile(ctx, from)
 		switch {
 		case ctx.Err() != nil:

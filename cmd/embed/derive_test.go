@@ -26,10 +26,11 @@ func (w touching) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDeriveChangedInput checks that the translation of an input fails if the input changes meanwhile.
+// TestDeriveChangedInput checks that the translation of an input fails if the input changes during the translation.
 func TestDeriveChangedInput(t *testing.T) {
 	workspace(t)
-	// The chunks are larger than the buffers, so that w is written, and changes the input, before the translation ends.
+	// The chunks together are larger than the write buffer of 64 KiB, so that w is written, and changes the input,
+	// before the translation ends.
 	path := write(t, "a.fna", ">a\n"+strings.Repeat("ATGGCCGCA", 20_000)+"\n")
 	info, err := os.Stat(path)
 	if err != nil {

@@ -25,8 +25,8 @@ Flags:
   -h, --help      this page
 `
 
-// devices is the command "embed devices". It prints the devices that can compute. With --verbose it also prints the
-// places where the driver and cuBLAS were searched. A machine without GPUs is not an error.
+// devices is the command "embed devices". It prints the CPU, the GPUs, and the results of embed profile. With --verbose
+// it also prints the places where the driver and cuBLAS were searched. A machine without GPUs is not an error.
 func devices(_ context.Context, m machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	verbose := flags.BoolP("verbose", "v", false, "")
@@ -46,11 +46,12 @@ func devices(_ context.Context, m machine, args, environ []string, w, _ io.Write
 	return exitCode(err, 0, 0), err
 }
 
-// searchHint ends the message that a driver or cuBLAS is missing. It names the command that lists the places searched.
+// searchHint ends the message that the driver or cuBLAS cannot be used. It names the command that lists the places
+// searched.
 const searchHint = " (embed devices --verbose lists the places searched)"
 
 // gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place where
-// the driver and cuBLAS were searched.
+// the driver and cuBLAS were searched, and the folder in which the driver keeps compiled kernels.
 func gpuReport(r cuda.Report, details bool) string {
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
@@ -105,7 +106,7 @@ func gpuReport(r cuda.Report, details bool) string {
 	return text.String()
 }
 
-// deviceText returns the name, the compute capability and the memory of a device.
+// deviceText returns the index, the name, the compute capability and the memory of a device.
 func deviceText(d cuda.Device) string {
 	return fmt.Sprintf("%d: %s, compute capability %d.%d, %s",
 		d.Ordinal, d.Name, d.Major, d.Minor, gigabytes(d.TotalMemory))
@@ -114,11 +115,11 @@ func deviceText(d cuda.Device) string {
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
 // withoutCublas returns one line with the reason why cuBLAS is not used, and how much slower a GPU is without cuBLAS.
-// The figure of 35% is from docs/performance.md.
+// docs/command-line.md gives the same figure of 35%.
 func withoutCublas(c cuda.Cublas) string {
 	why := c.Err.Error()
 	if n := len(c.Searched); n > 0 && c.Searched[n-1].Err != nil {
-		// Most of the places searched do not have the file. Only other faults are worth reporting.
+		// Most of the places searched have no such file. Only other faults are worth reporting.
 		var broken []string
 		for _, a := range c.Searched {
 			if !a.Missing() {

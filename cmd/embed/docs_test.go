@@ -22,9 +22,9 @@ const root = "../.."
 // and the content. The tests do not run a block with the word "untested".
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
-// page returns the text of a page of the documentation, with the models in its commands replaced by the smallest
-// synthetic model. It also changes to a new folder, and sets HF_HUB_CACHE to a cache in which the smallest model has
-// the names of ESM-2 650M and 3B.
+// page returns the text of a page of the documentation, in which synthetic:esm2-8m is replaced by the smallest
+// synthetic model, and numbers of layers by numbers that this model has. It also changes to a new folder, and sets
+// HF_HUB_CACHE to a cache in which the smallest model has the names of ESM-2 650M and 3B.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
@@ -101,8 +101,8 @@ func someProteins(count int) string {
 	return b.String()
 }
 
-// TestREADME checks that the commands and the Python of the README work. The Python must not allocate more memory than
-// one copy of the embeddings and of the ids.
+// TestREADME checks that the commands and the Python of the README work. The Python must not make a second copy of the
+// embeddings in memory.
 func TestREADME(t *testing.T) {
 	text := page(t, "README.md")
 	write(t, "proteins.faa", someProteins(3000))
@@ -123,9 +123,9 @@ print("allocated more than the size of the array:", peak > x.nbytes + own, peak,
 	}
 }
 
-// TestTutorial checks that the commands and the Python of docs/tutorial.md work, and that most neighbours, and most
-// records of a cluster, are of the same protein family. If sklearn or DuckDB is installed, the test also runs the code
-// for it.
+// TestTutorial checks that the commands and the Python of docs/tutorial.md work. Most neighbours of a record must be of
+// its protein family, and so must most records of its cluster. If sklearn or DuckDB is installed, the test also runs
+// the code for it.
 func TestTutorial(t *testing.T) {
 	text := page(t, "docs/tutorial.md")
 	python := strings.Join(follow(t, text, ""), "\n")

@@ -98,7 +98,7 @@ func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
 	case format == store.H5 && !with.h5Matrix:
 		perRecord = 430 * int64(len(m.columns)) // bytes of the headers of an array
 	case format == store.Pt:
-		perRecord = 800 // bytes of the headers of a zip file: each record has one
+		perRecord = 800 // bytes of the headers of a zip file; each record is a zip file
 	}
 	for _, column := range m.storedColumns() {
 		rows := s.Records
@@ -123,8 +123,8 @@ func aboutBytes(n int64) string {
 	return fmt.Sprintf("%.1f GB", float64(n)/1e9)
 }
 
-// printTimes prints the estimated time of each device. The devices of a run are of one kind and share its tokens
-// equally.
+// printTimes prints the estimated time of each device. It assumes that the devices share the tokens equally, because
+// they are of one kind.
 func printTimes(w io.Writer, m *model, tokens int64) {
 	speed, dir := m.knownSpeed(), plain(m.job.Output.Dir)
 	for _, d := range m.job.Devices {

@@ -22,11 +22,11 @@ import (
 	"seqembed/pool"
 )
 
-// maxThreads is the maximum of --threads, more than any machine has cores.
+// maxThreads is the maximum of --threads.
 const maxThreads = 1 << 12
 
-// maxBudget is the maximum number of tokens in a batch. It is far above the number that any device can hold, and small
-// enough that sizes in bytes do not overflow.
+// maxBudget is the maximum number of tokens in a batch, small enough that the sizes of its buffers in bytes do not
+// overflow.
 const maxBudget = 1 << 24
 
 // runOn runs the program and returns its exit code.
@@ -108,8 +108,8 @@ type command struct {
 	total     pool.Summary  // summary of the DNA model and the protein model together
 }
 
-// embed checks flags, inputs, models and settings before anything is computed. Then it runs the DNA model on all DNA
-// files, and after that the protein model on all protein files.
+// embed checks flags, inputs, models and settings before it computes an embedding. Then it runs the DNA model on all
+// DNA files, and after that the protein model on all protein files. With --dry-run it computes no embedding.
 func (c *command) embed(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
@@ -178,8 +178,8 @@ func listFailures(c *command, list []pool.Failure) {
 	}
 }
 
-// runModels claims the output folder, so that no run with other settings can use the folder meanwhile. Then it embeds
-// the files of each model, one model after the other. With --preset it merges the outputs at the end.
+// runModels claims the output folder, so that no run with other settings can write outputs of the same names meanwhile.
+// Then it embeds the files of each model, one model after the other. With --preset it merges the outputs at the end.
 func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job
 	for _, m := range models {
@@ -202,8 +202,8 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	return c.presetRun.mergeAll(ctx, models)
 }
 
-// openModels opens a model for each alphabet that has files, and checks that the outputs can be written. The caller
-// must close the returned models, also after an error.
+// openModels opens a model for each alphabet that has files, and checks that no existing output was made with other
+// settings. The caller must close the returned models, also after an error.
 func (c *command) openModels(ctx context.Context, dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
@@ -250,7 +250,7 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	return err
 }
 
-// tellApart gives different output names to inputs of one model that have the same file name (see seqio.TellApart).
+// tellApart calls seqio.TellApart, which gives different output names to the inputs of one model where it can.
 func tellApart(models ...[]pool.File) {
 	for _, files := range models {
 		inputs := make([]*seqio.Input, len(files))
@@ -279,7 +279,7 @@ func checkNames(files []pool.File, oneModel bool) error {
 // be written. If no file is complete or failed, the list does not change.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if errors.Is(err, pool.ErrFolderGone) {
-		c.total = pool.Summary{} // no output is left, and no folder for the list
+		c.total = pool.Summary{} // the folder, or outputs in it, are gone, so that no list is written
 	}
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
@@ -293,8 +293,8 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model. It reads the whole checkpoint to compute the digest, and
-// returns pool.ErrInterrupted if ctx ends meanwhile.
+// newJob returns the job that embeds files with one model. It reads all files of the checkpoint to compute their
+// digest, and returns pool.ErrInterrupted if ctx ends meanwhile.
 func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256(ctx)
 	switch {
@@ -375,10 +375,10 @@ func (c *command) merge(s pool.Summary) {
 	t.Skipped += s.Skipped
 }
 
-// done returns the number of files whose outputs are complete.
+// done returns the number of inputs whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// check checks and parses all flags that can be checked before a model is open. It begins with --preset and the flags
+// check checks and parses the flags that can be checked before a model is open. It begins with --preset and the flags
 // of fair-esm's extract.py, because these set other flags.
 func (c *command) check() error {
 	if err := c.applyExtractFlags(); err != nil {

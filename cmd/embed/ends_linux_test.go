@@ -81,7 +81,7 @@ func running(t *testing.T, stdin *os.File, environ []string, args ...string) (*e
 // ended waits for a child process and returns the exit code as a shell reports it: 128 plus the number of the signal,
 // if a signal has ended the process.
 func ended(cmd *exec.Cmd) int {
-	_ = cmd.Wait() // the error says only that the exit code is not 0
+	_ = cmd.Wait() // the exit code below says more than the error
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return 128 + int(status.Signal())
@@ -306,7 +306,8 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 	unread.Close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		// A full pipe holds 65,536 bytes.
+		// Linux does not divide a line between two pages of a pipe's buffer, so that a full pipe holds a little less
+		// than 65,536 bytes.
 		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 {
 			break
 		}
@@ -320,7 +321,7 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 }
 
-// longRun starts a run on one record that takes minutes to embed, and waits until the log names the record.
+// longRun starts a run on one record that takes long to embed, and waits until the log warns of the record's length.
 func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
 	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
 	cmd, log := running(t, nil, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
@@ -340,10 +341,11 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestCrash checks that a crash of the Go runtime ends the process by SIGABRT, not with an exit code of the program,
-// and leaves no core file.
+// TestCrash checks that a crash, by SIGQUIT or by a panic, ends the process by SIGABRT, not with an exit code of the
+// program, and leaves no core file.
 func TestCrash(t *testing.T) {
-	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // SIGUSR1 makes the child panic (see limitChild)
+	// SIGUSR1 makes the child process panic (see limitChild).
+	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} {
 		workspace(t)
 		cmd, log := longRun(t)
 		send(t, cmd, crash)

@@ -18,7 +18,7 @@ import (
 const (
 	exitDone        = 0
 	exitNothing     = 1  // nothing could be done
-	exitSome        = 2  // some inputs failed; the outputs of the others are written
+	exitSome        = 2  // only some inputs are done, or embed inspect or embed verify found faults
 	exitUsage       = 64 // the command line is wrong
 	exitInterrupted = 75 // stopped by a signal; the same command continues the run
 )
@@ -60,8 +60,8 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint appends advice to an error, such as a flag that helps. The packages that return the errors do not know the
-// flags.
+// withHint appends advice to an error, such as a flag that helps, if there is any. The packages that return the errors
+// do not know the flags.
 func withHint(err error) error {
 	var hints []string
 	for _, h := range []struct {

@@ -20,7 +20,7 @@ func fieldFile(t *testing.T, name string) string {
 }
 
 // TestFieldInputs checks runs on inputs as they occur in practice. A readable input must give the listed rows, with the
-// model for its alphabet. For any other input the error must be one line that names the fault and a remedy.
+// model for its alphabet. Any other input must cause one line of error that contains the listed parts.
 func TestFieldInputs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")

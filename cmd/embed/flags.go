@@ -237,19 +237,27 @@ var (
 	// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
 	// another purpose.
 	notFromEnvironment = []string{"help", "version"}
-	// otherVariables lists the variables with environmentPrefix that set no flag, because other packages read them.
+	// otherVariables lists variables with environmentPrefix that set no flag; other packages read them.
 	otherVariables = []string{"EMBED_CUBLAS"}
 )
 
-// variableFlag returns the flag that an environment variable sets, or nil if there is none. ours reports whether the
+// variableFlag returns the flag that an environment variable names, or nil if there is none. ours reports whether the
 // name of the variable begins with environmentPrefix and is longer than it.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
 		return nil, false
 	}
-	return flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-")), suffix != ""
+	flags.VisitAll(func(f *pflag.Flag) {
+		if variableSuffix(f.Name) == strings.ToUpper(suffix) {
+			flag = f
+		}
+	})
+	return flag, suffix != ""
 }
+
+// variableSuffix returns the name of a flag as it stands in an environment variable, after environmentPrefix.
+func variableSuffix(flag string) string { return strings.ToUpper(strings.ReplaceAll(flag, "-", "_")) }
 
 // fromEnvironment sets flags from the environment variables that name them. A flag on the command line keeps its value.
 // An invalid value is a usage error.
@@ -267,13 +275,13 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// unknownVariables lists the environment variables whose names begin with environmentPrefix, but that neither set a
+// unknownVariables lists the environment variables whose names begin with environmentPrefix, but that neither name a
 // flag nor are in otherVariables. If known variables have a similar name, a suggestion follows the name.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
 	flags.VisitAll(func(f *pflag.Flag) {
-		known = append(known, environmentPrefix+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+		known = append(known, environmentPrefix+variableSuffix(f.Name))
 	})
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")
@@ -285,8 +293,8 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 }
 
 // twoDashes adds the second dash to a long flag that has only one, as Go's package flag allows: -gpus 0,1 becomes
-// --gpus 0,1. It leaves short flags as they are, such as -o, or -qv for -q -v. Any other argument with one dash is a
-// usage error: -output is not read as -o with the value utput.
+// --gpus 0,1. It leaves short flags as they are, such as -o, or -qv for -q -v. Any other flag with one dash is a usage
+// error: -output is not read as -o with the value utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
 	isValue := false // whether a is the value of the flag before it
@@ -383,7 +391,7 @@ func wrongValue(flag *pflag.Flag, value string) string {
 	return fmt.Sprintf("%q is not a whole number", value)
 }
 
-// fileLists lists the flags that apply to all files that follow them, because a shell expands --dna *.fa to one flag
+// fileLists lists the flags that apply to all files up to the next flag, because a shell expands --dna *.fa to one flag
 // and many files.
 var fileLists = []string{"--dna", "--protein"}
 

@@ -63,7 +63,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpColumns checks that the descriptions of all flags in the help begin in the same column.
+// TestHelpColumns checks that the descriptions of flags in the help begin in the same column.
 func TestHelpColumns(t *testing.T) {
 	var column int
 	for line := range strings.Lines(embed(t, "--help").stdout) {
@@ -152,7 +152,8 @@ func TestShortFlags(t *testing.T) {
 	}
 }
 
-// TestFlagsOfManyFiles checks that a flag such as --dna applies to all files that follow it, as in --dna *.fa.
+// TestFlagsOfManyFiles checks that --dna and --protein apply to all files up to the next flag, as in --dna *.fa. With
+// "=" they apply to one file only.
 func TestFlagsOfManyFiles(t *testing.T) {
 	for line, want := range map[string]string{
 		"--dna a b c":                               "dna a b c",
@@ -207,8 +208,8 @@ func TestEnvironment(t *testing.T) {
 	r.wantProblem("EMBED_ESM_BATCH_SIZE", "many")
 }
 
-// TestMistakesOnTheCommandLine checks that a mistake causes one line that names the flag, with exit code 64, and that
-// nothing is written.
+// TestMistakesOnTheCommandLine checks that a mistake causes one line that names the mistake, with exit code 64, and
+// that nothing is written.
 func TestMistakesOnTheCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -155,7 +155,8 @@ func TestInspect(t *testing.T) {
 		args := []string{"inspect", "--json", "out"}
 		if quick {
 			args = append(args, "--quick")
-			want["a.esm2-tiny.npy"] = "complete" // flip keeps the size, and a minute of later modification is tolerated
+			// flip keeps the size, and --quick tolerates changes within a minute after the run.
+			want["a.esm2-tiny.npy"] = "complete"
 		}
 		got := map[string]string{}
 		for line := range strings.Lines(embed(t, args...).wantCode(exitSome).stdout) {
@@ -207,8 +208,8 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics checks that a run does not accept outputs of a program with another numerics version,
-// because such a program computes other numbers.
+// TestOutputsOfOtherNumerics checks that a run does not accept outputs of a program with another numerics version.
+// Programs with different numerics versions may compute different embeddings.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -224,7 +225,7 @@ func TestOutputsOfOtherNumerics(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// digestsOfNumerics are the SHA-256 of the embeddings that TestNumericsVersion computes, by the name of the backend. If
+// digestsOfNumerics contains the SHA-256 of all outputs of TestNumericsVersion together, by the name of the backend. If
 // one of them changes, numerics, the version of the numbers in outputs, must be raised.
 var digestsOfNumerics = map[string]string{
 	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
@@ -233,8 +234,8 @@ var digestsOfNumerics = map[string]string{
 	"cpu neon arm64":     "6490eae858eb935eae0f90dac59881627428ae0644a8c55ff56a11035c361b3f",
 }
 
-// TestNumericsVersion checks that the embeddings of both models, and the means over windows, have the same bits as when
-// numerics, the version of the numbers in outputs, was last raised.
+// TestNumericsVersion checks that, on each backend in digestsOfNumerics, the embeddings of both models and the means
+// over windows have the same bits as when numerics, the version of the numbers in outputs, was last raised.
 func TestNumericsVersion(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

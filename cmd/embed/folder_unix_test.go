@@ -15,7 +15,7 @@ import (
 )
 
 // started is a run that waits for more standard input, and meanwhile reserves the output folder for its settings. end
-// closes standard input; result waits until the run has ended.
+// closes standard input; result waits until the run has ended, and returns its result.
 type started struct {
 	result func() result
 	end    func()
@@ -35,7 +35,7 @@ func waitForFile(t *testing.T, pattern string) {
 }
 
 // start starts a run with the output folder out, and waits until the run has begun its last output. The last input is
-// standard input, which stays open and silent until end is called.
+// standard input: 300 records, and then nothing until end is called.
 func start(t *testing.T, args ...string) started {
 	t.Helper()
 	cmd := child(t, nil, append(npyArgs(args...), "-")...)
@@ -193,7 +193,7 @@ func TestInspectCannotWrite(t *testing.T) {
 }
 
 // TestFolderWithABadEntry checks a run over a folder with a broken link and an unreadable subfolder. Both must be
-// listed as failed, and the other files must be embedded.
+// listed as failed, and in/p.faa must be embedded.
 func TestFolderWithABadEntry(t *testing.T) {
 	workspace(t)
 	write(t, "in/p.faa", proteinFile)

@@ -36,7 +36,7 @@ type fakeMachine struct {
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" of each GPU that was opened, such as "0 bf16"
-	asked [2]int   // float32 and operand columns of the activations in the last program given to Budget
+	asked [2]int   // activation columns in float32, and as operands of matrix products, in Budget's last program
 
 	report func(pci string, s monitor.Sample) // argument of the last call of watchSensors
 }
@@ -283,7 +283,7 @@ func TestAllGPUs(t *testing.T) {
 }
 
 // TestUntestedGPUs checks that one line of the log names the GPU that the program was tested on, if the machine has
-// GPUs of another kind. On GPUs of the tested kind there must be no such line.
+// GPUs of another compute capability. On GPUs of the tested compute capability there must be no such line.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {

@@ -53,7 +53,8 @@ Exit codes: 0 all done, 1 nothing could be done, 2 some inputs failed and the re
 the command line, 75 interrupted: the same command continues.
 `
 
-// helpWidth is the number of characters at which the descriptions of flags are broken into lines.
+// helpWidth is the maximum number of characters in a line of the help; longer descriptions of flags continue on the
+// next line.
 const helpWidth = 110
 
 // printHelp writes the help page: the flags in their groups, all descriptions in one column.
@@ -88,7 +89,7 @@ func synopsis(f *pflag.Flag) string {
 	return s
 }
 
-// description returns the text for a flag, including its default if there is one.
+// description returns the text for a flag, and its default unless that is empty, 0 or false.
 func description(f *pflag.Flag) string {
 	_, text := pflag.UnquoteUsage(f)
 	switch value := strings.Trim(f.DefValue, "[]"); value {
@@ -99,7 +100,7 @@ func description(f *pflag.Flag) string {
 	}
 }
 
-// wrap breaks text between words into lines of at most width characters.
+// wrap breaks text between words into lines of at most width bytes. A longer word gets a line of its own.
 func wrap(text string, width int) []string {
 	var lines []string
 	for _, word := range strings.Fields(text) {

@@ -15,8 +15,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestHints checks that withHint appends a flag that helps to each listed error, and that embed has every flag that a
-// hint names.
+// TestHints checks that withHint appends the listed advice to each error, and that embed has every flag that a hint
+// names.
 func TestHints(t *testing.T) {
 	flags := allFlags(declare(&settings{}, transformer.Families))
 	for _, c := range []struct {

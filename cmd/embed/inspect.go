@@ -125,7 +125,8 @@ func (f *findings) file(i store.Inspected) {
 	}
 }
 
-// all prints the states of the files in folder dir, the failed inputs, and the totals.
+// all prints the states of the files in folder dir, and the failed inputs. With --json it prints a line for every file.
+// Without --json it only counts complete files, and prints the totals at the end.
 func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	known := func(path string) bool {
 		return path == pool.FailedFiles || path == store.ReportName || strings.HasPrefix(path, pool.ForcePrefix) || strings.HasPrefix(path, pool.PlanPrefix) || strings.Contains(path, store.DamagedSuffix)
@@ -155,7 +156,7 @@ func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	return err
 }
 
-// onlyForeign reports whether embed has written none of the files in the folder.
+// onlyForeign reports whether every file found in the folder is foreign: not described by the manifest.
 func (f *findings) onlyForeign() bool {
 	for state, n := range f.count {
 		if state != store.Foreign && n > 0 {

@@ -66,11 +66,11 @@ func millions(n int64) string {
 // megabytes formats a number of bytes in megabytes.
 func megabytes(bytes int64) string { return fmt.Sprintf("%s MB", grouped((bytes+5e5)/1e6)) }
 
-// diskSize returns the size in bytes of a file, or of the files in a folder. It follows links.
+// diskSize returns the size in bytes of a file, or of all files in a folder. It follows links to files.
 func diskSize(path string) (size int64) {
 	_ = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // a file that cannot be read does not count
+			return nil // a folder that cannot be listed counts as empty
 		}
 		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
 			size += info.Size()

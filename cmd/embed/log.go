@@ -12,8 +12,8 @@ import (
 	"unicode"
 )
 
-// newLog returns the log that the settings select, which writes to w. If colored is set, the levels of warnings and
-// errors have colors.
+// newLog returns the log that the settings select, which writes to w. If colored is set and the format is text, the
+// levels of warnings and errors have colors.
 func newLog(s *settings, w io.Writer, colored bool) (*slog.Logger, error) {
 	level := slog.LevelInfo
 	switch {

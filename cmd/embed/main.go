@@ -19,23 +19,23 @@ import (
 // together are less than the five seconds that the documentation promises.
 var grace = 4500 * time.Millisecond
 
-// messageTime is the time that endProcess waits for an interrupted run to write its last lines to standard error and
+// messageTime is the longest time that endProcess waits for the write of the last lines to standard error and of
 // report.json to the disk.
 const messageTime = 200 * time.Millisecond
 
 // reportEnd points to a function that prints or logs the error of a run and writes report.json. If an interrupted run
-// does not end in time, endProcess calls the function. Before a run has begun, reportEnd is nil, and endProcess only
-// prints the error.
+// does not end in time, endProcess calls the function. Before a run has begun, and in a subcommand, reportEnd is nil,
+// and endProcess only prints the error.
 var reportEnd atomic.Pointer[func(error)]
 
 func main() {
-	// "crash" makes a crash of Go's runtime end with SIGABRT. By default a crash ends with exit code 2, which in this
+	// With "crash" a panic ends the process with SIGABRT on Unix. By default it ends with exit code 2, which in this
 	// program means that some inputs failed.
 	debug.SetTraceback("crash")
 	leaveNoCore(os.Environ())
 	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
-	// The first signal interrupts the run. Before that, stop restores the usual effect of signals, so that a second
-	// signal ends the process at once.
+	// At the first signal, stop restores the usual effect of signals, so that a second signal ends the process at once.
+	// Then interrupt ends the context of the run.
 	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, interrupt := context.WithCancel(context.Background())
 	context.AfterFunc(signaled, func() {
@@ -48,8 +48,9 @@ func main() {
 }
 
 // endProcess ends the process of a run that has not ended within grace after a signal. A batch may take minutes, and a
-// read of weights, a lock, a disk or a driver may never return. Finished outputs remain. endProcess waits at most
-// messageTime until the last lines are written, because standard error may be a pipe that nobody reads.
+// call that reads weights, waits for a lock, or uses a disk or a driver may never return. Finished outputs remain.
+// endProcess waits at most messageTime until the last lines are written, because standard error may be a pipe that
+// nobody reads.
 func endProcess() {
 	ended := make(chan struct{})
 	go func() {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
-	// No test may need the network. Tests of downloads start a hub of their own on this machine.
+	// No test may need the network. Tests of downloads start a server of their own on this machine.
 	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil {
 		panic(err)
 	}
@@ -93,7 +93,8 @@ func (r result) problems() []string {
 	return list
 }
 
-// wantProblem fails the test unless exactly one line reports a problem, and that line contains all parts.
+// wantProblem fails the test unless exactly one line reports a problem, and that line contains all parts. It also fails
+// the test if standard error shows a panic.
 func (r result) wantProblem(parts ...string) {
 	r.Helper()
 	list := r.problems()
@@ -161,7 +162,7 @@ func wantFiles(t testing.TB, dir string, names ...string) {
 	}
 }
 
-// manyProteins returns FASTA with n different records, at most 8,000, of 20 to 60 residues.
+// manyProteins returns FASTA with n different proteins of 20 to 60 residues. n must be at most 8,000.
 func manyProteins(prefix string, n int) string {
 	var b strings.Builder
 	for i := range n {

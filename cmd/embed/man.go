@@ -30,7 +30,7 @@ func man(_ context.Context, _ machine, args, environ []string, w, _ io.Writer) (
 	return exitCode(err, 0, 0), err
 }
 
-// manPage returns the manual page in roff: the text of --help, and a list of the flags.
+// manPage returns the manual page in roff, the markup of manual pages. The page has the contents of --help.
 func manPage() string {
 	var page strings.Builder
 	name, text, _ := strings.Cut(usage, "\n")

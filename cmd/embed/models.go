@@ -81,11 +81,11 @@ type model struct {
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
 	columns    []transformer.Column
-	job        *pool.Job // embeds all files of the model's alphabet
+	job        *pool.Job // embeds the files of the model's alphabet
 }
 
-// openModel opens the checkpoint that the flags select for an alphabet, and checks everything that can be checked
-// before its weights are loaded.
+// openModel opens the checkpoint that the flags select for an alphabet, and checks that it suits the other flags. It
+// does not load the weights.
 func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	f, err := s.family(a)
 	if err != nil {
@@ -143,8 +143,8 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// checkWindows returns a usage error if --long window is given and a window has no letters, or --overlap is more than
-// half of a window.
+// checkWindows returns a usage error if, with --long window, windows have no letters or --overlap is more than half of
+// a window.
 func (m *model) checkWindows(s *settings) error {
 	switch length := m.maxLength(s); {
 	case s.long != string(pool.LongWindow):
@@ -156,8 +156,8 @@ func (m *model) checkWindows(s *settings) error {
 	return nil
 }
 
-// layerList returns the numbers of the embedded layers, separated by spaces. It counts from the first layer, although
-// --layers may count from the last (-1).
+// layerList returns the numbers of the embedded layers, separated by spaces. None is negative, although --layers may
+// count from the last layer, which is -1.
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }
 
 // storedColumns returns the columns of the model's outputs, each a pooling of a layer, as values of store.Column.
@@ -168,7 +168,8 @@ func (m *model) storedColumns() (list []store.Column) {
 	return list
 }
 
-// covered returns the range of tokens that a pooling covers in a sequence of n tokens. It implements pool.Job.Covered.
+// covered returns the range of tokens that a pooling covers in a sequence of n tokens. It is the function for the field
+// Covered of pool.Job.
 func (m *model) covered(p store.Pooling, n int) (from, to int) {
 	return m.Covered(transformer.Pooling(p), n)
 }

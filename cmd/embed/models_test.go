@@ -36,8 +36,8 @@ func addTensor(t *testing.T, path, name string, count int) error {
 	return os.Truncate(path, int64(len(file)+len(body)+4*count))
 }
 
-// TestFineTunedModels checks that the log names the head of a fine-tuned model, which the program does not use. The log
-// must not name the language-model head of pretraining.
+// TestFineTunedModels checks that the log names a tensor of the head of a fine-tuned model, because the program does
+// not use the head. The log must not name the language-model head of pretraining.
 func TestFineTunedModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -63,8 +63,8 @@ func TestFineTunedModels(t *testing.T) {
 	}
 }
 
-// TestWrongCheckpoints checks that a checkpoint is refused that would load but give wrong numbers, such as one with
-// another order of letters. The error must name the flag and the file.
+// TestWrongCheckpoints checks that damaged checkpoints and checkpoints with another vocabulary are refused. The error
+// must name the flag, the folder and the fault.
 func TestWrongCheckpoints(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -28,8 +28,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "twins", "in/a.faa", "in/deep/a.faa").wantCode(0)
 	wantFiles(t, "twins", "a.esm2-tiny.parquet", "deep/a.esm2-tiny.parquet", "manifest.jsonl")
 
-	// A genome and its proteins often have the same name. The name of the model tells their outputs apart, unless both
-	// models have the same name.
+	// The files of a genome and of its proteins often have the same name up to the extension. The name of the model
+	// tells their outputs apart, unless both models have the same name.
 	write(t, "pair/s.fna", ">a\nACGTTGCAAC\n")
 	write(t, "pair/s.faa", ">a\nMKV\n")
 	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "pairs", "pair").wantCode(0)
@@ -41,8 +41,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	wantFiles(t, "same")
 }
 
-// TestNamesThatAreTheSame checks inputs of the same file name. The path of each output must keep the folder that
-// distinguishes its input from the others. A rerun with fewer or more inputs must find the existing outputs.
+// TestNamesThatAreTheSame checks inputs of the same file name. Their outputs must get different paths, which keep the
+// folders that distinguish the inputs. A rerun with fewer or more inputs must find the existing outputs.
 func TestNamesThatAreTheSame(t *testing.T) {
 	workspace(t)
 	for i, name := range []string{"S1", "S2", "S3"} {
@@ -67,7 +67,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 			t.Errorf("%s holds %q", id, got)
 		}
 	}
-	complete(run(s2), 1) // in a new folder the output would be final.contigs.dnabert-s-2l.parquet
+	complete(run(s2), 1) // in a new output folder the output would be final.contigs.dnabert-s-2l.parquet
 	complete(run(s1, s2, s3), 2)
 	outputs = append(outputs, "S3/final.contigs.dnabert-s-2l.parquet")
 	wantFiles(t, "out", outputs...)
@@ -99,7 +99,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 
-// TestProkkaFolder checks that all outputs for the files of Prokka, which annotates genomes, get different names.
+// TestProkkaFolder checks that all outputs for the files of Prokka, which annotates genomes, get different paths.
 // Prokka gives all files of an annotation the same name with different extensions, and uses the same name for all
 // annotations of a day.
 func TestProkkaFolder(t *testing.T) {

@@ -24,11 +24,11 @@ type observations struct {
 
 	mu       sync.Mutex
 	models   []*observedModel
-	files    map[string]*observedFile // files that have neither finished nor failed, by path
-	reports  []pool.FileReport        // of the first files that have finished
-	failures []pool.Failure           // of the first files that have failed
-	cut      []cutRecord              // the first truncated records
-	skipped  []skippedRecord          // the first skipped records that reports name
+	files    map[string]*observedFile // files that are waiting or being embedded, by path
+	reports  []pool.FileReport        // of the first listedRows files that have finished
+	failures []pool.Failure           // of the first listedRows files that have failed
+	cut      []cutRecord              // truncated records of finished files, at most listedRows
+	skipped  []skippedRecord          // skipped records that reports of finished files name, at most listedRows
 	letters  int64                    // number of letters in all finished files
 	unknown  int64                    // number of letters that became the unknown token
 	repeated int64                    // number of records equal to an earlier one of their file
@@ -99,8 +99,8 @@ func (o *observations) observe(m *model) {
 // a model add up to mapRows. If there are more than mapRows files, each quota is 0 or 1.
 func quotaOf(index, files int) int { return (index+1)*mapRows/files - index*mapRows/files }
 
-// mapColumn returns the index of the column that the map of embeddings shows: of the columns with a row for each
-// record, the first one of the last layer. It returns -1 if no column has a row for each record.
+// mapColumn returns the index of the column that the map of embeddings shows: of the columns whose pooling has one row
+// for a whole record or window, the first one of the last layer. It returns -1 if there is no such column.
 func mapColumn(columns []store.Column) int {
 	best := -1
 	for i, c := range columns {
@@ -111,8 +111,7 @@ func mapColumn(columns []store.Column) int {
 	return best
 }
 
-// end removes a file from o.files, which has the files that have not ended, and returns it. It returns nil if the file
-// is not there.
+// end removes a file from o.files and returns it, or nil if the file is not in o.files.
 func (o *observations) end(path string) *observedFile {
 	f := o.files[path]
 	delete(o.files, path)
@@ -196,7 +195,7 @@ func (o *observations) finished(r pool.FileReport) {
 	}
 }
 
-// failed drops the observations of a file that has failed, and keeps the failure.
+// failed drops the observations of a file that has failed. It keeps the first listedRows failures.
 func (o *observations) failed(f pool.Failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"seqembed/weights"
 )
 
-// proteins and nucleotides are the records of the inputs in the tests below.
+// proteins and nucleotides are the records of proteinFile and of nucleotideFile, with the letters that the program
+// embeds.
 var (
 	proteins = []struct{ id, description, seq string }{
 		{"sp|P1|ONE", "a short one", "MKVLWAALLVTFLAGCQA"},
@@ -32,8 +33,8 @@ const (
 	nucleotideFile = ">c1 contig one\nacguugcaaggcttnACGT\n>c2\nGATTACA\n"
 )
 
-// TestBothModelsInEveryFormat embeds DNA and proteins with one command. In every format the ids must be in the order of
-// the input, and each sequence must have the embedding that it has alone.
+// TestBothModelsInEveryFormat embeds DNA and proteins with one command, in four formats. The ids must be in the order
+// of the input, and each sequence must have the embedding that it has alone.
 func TestBothModelsInEveryFormat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -187,7 +188,7 @@ func TestLayers(t *testing.T) {
 		t.Errorf("columns %q", columns)
 	}
 
-	// With --layers 0 fewer blocks of the model run. The numbers of layer 0 must not change.
+	// With --layers 0 fewer blocks of the model run. The embeddings of layer 0 must not change.
 	embed(t, "--esm-model", tiny, "--layers", "0", "-o", "first", "p.faa").wantCode(0)
 	for i, r := range readParquet[parquetRow](t, "first/p.esm2-tiny.parquet") {
 		if !slices.Equal(r.Embedding, rows[i].Layer0) {
@@ -383,8 +384,9 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestBF16OnCPU checks that --dtype bf16 changes the embeddings only a little on a CPU. The log, the outputs and the
-// manifest must mention bfloat16. A rerun in float32 must not replace the outputs without --force.
+// TestBF16OnCPU checks that --dtype bf16 changes the embeddings only a little on a CPU. The outputs and the manifest
+// must name the type. The log must say if the CPU has no instructions for bfloat16. A rerun in float32 must not replace
+// the outputs without --force.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -443,7 +445,7 @@ func TestSeedsAreModels(t *testing.T) {
 }
 
 // TestMessages checks that --quiet leaves errors only, that --verbose adds lines of level DEBUG, and that with
-// --log-format json every line is a JSON object.
+// --log-format json every line of standard error is a JSON object.
 func TestMessages(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

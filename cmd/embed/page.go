@@ -36,9 +36,9 @@ func shortID(id string) string {
 	return string(shown)
 }
 
-// checkPage returns a usage error if --report does not name a file that can become the page. The name must end in .html
-// or .htm: if the user forgets the name, the argument after --report is an input, which the page would replace. The
-// folder of the page must exist, unless it is that of --out, which the run makes.
+// checkPage returns a usage error if --report is given with --dry-run, or does not name a file that can become the
+// page. The name must end in .html or .htm: if the user forgets the name, the argument after --report is an input,
+// which the page would replace. The folder of the page must exist, unless it is that of --out, which the run makes.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
 		return nil
@@ -77,8 +77,8 @@ func (s *settings) checkPageIsNoInput(inputs []seqio.Input) error {
 }
 
 // writePage writes the page of --report. It writes no page after a mistake on the command line or if the output folder
-// has disappeared. A run that has computed nothing does not replace an earlier page. If the page cannot be written,
-// only the log says so, because the outputs are complete.
+// has disappeared. A run that has computed nothing does not replace an earlier page. If the page cannot be written, the
+// log says so, and the exit code does not change.
 func writePage(c *command, code int, err error) {
 	if c.page == "" || code == exitUsage || errors.Is(err, pool.ErrFolderGone) {
 		return
@@ -140,7 +140,7 @@ func counted(n int64, noun string) string {
 	return grouped(n) + " " + noun + "s"
 }
 
-// outcome says in a sentence how the run has ended.
+// outcome returns one or two sentences about how the run has ended.
 func outcome(r report) string {
 	before := ""
 	if r.Resumed > 0 {
@@ -218,7 +218,7 @@ func figures(o *observations, r report) []htmlreport.Fact {
 	return list
 }
 
-// percent returns a part of a whole as a percentage, with one decimal from 1% on and three below.
+// percent returns a part of a whole as a percentage, with one decimal from 1% on and three decimals below 1%.
 func percent(part, whole int64) string {
 	v := 100 * float64(part) / float64(max(whole, 1))
 	switch {

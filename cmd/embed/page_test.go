@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// wantPage fails the test unless the page of --report contains all parts. It also fails if the page has scripts,
-// addresses of other servers, control characters or NaN.
+// wantPage fails the test unless the page of --report contains all parts. It also fails if the page has a script, an
+// address of another server, NaN, or text that should have been escaped.
 func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	t.Helper()
 	page = read(t, path)
@@ -28,9 +28,9 @@ func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	return page
 }
 
-// TestPage checks the page of --report for a run of both models with hostile names, a failed file and truncated
-// records. A rerun with nothing to do must leave the page as it is, and a rerun with one more file must replace it by a
-// page about that file.
+// TestPage checks the page of --report for a run of both models with names that contain HTML, a failed file and
+// truncated records. A rerun with nothing to do must leave the page as it is, and a rerun with one more file must
+// replace it by a page about that file.
 func TestPage(t *testing.T) {
 	workspace(t)
 	var long strings.Builder
@@ -133,7 +133,7 @@ func TestSample(t *testing.T) {
 		}
 	}
 	// Each count is binomial with a mean of 1,000 and a standard deviation of 27. It differs from the mean by more than
-	// five standard deviations about once in two million.
+	// five standard deviations about once in a million times.
 	for i, n := range chosen {
 		if mean := runs * quota / rows; n < mean-5*27 || n > mean+5*27 {
 			t.Errorf("row %d was chosen %d times, want about %d", i, n, mean)

@@ -21,7 +21,8 @@ type pooledRow struct {
 	CLS  []float32 `parquet:"embedding_cls,list"`
 }
 
-// residueRow is a row of an output of --pool residues: one residue of a record and its position.
+// residueRow is a row of an output of --pool residues: the embedding of a token, and the positions of its first and its
+// last letter in the record.
 type residueRow struct {
 	ID        string    `parquet:"id"`
 	Start     int64     `parquet:"start"`

@@ -32,7 +32,7 @@ func TestPortableKernelsAreWarnedOf(t *testing.T) {
 			t.Errorf("portable %v: %q", portable, out.String())
 		}
 	}
-	// With the real backend, the warning depends on the CPU of this machine.
+	// With the real backend, the warning depends on the CPU of this machine and on the build.
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	r := embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)

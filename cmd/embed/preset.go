@@ -10,8 +10,8 @@ import (
 	"seqembed/transformer"
 )
 
-// preset does the work of a program that embed replaces: it translates the inputs, embeds their DNA and their proteins,
-// and merges the two outputs of each input.
+// preset describes a program that embed replaces. With the preset, embed translates the inputs, embeds their DNA and
+// their proteins, and merges the two outputs of each input.
 type preset struct {
 	name      string
 	program   string            // name of the program in messages
@@ -24,7 +24,7 @@ type preset struct {
 var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{300, 500}, maxLength: 1024,
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
-// presetFlags lists the flags that exclude --preset, because the preset decides about them. The last three are flags of
+// presetFlags lists flags that exclude --preset, because the preset decides about them. The last three are flags of
 // fair-esm's extract.py, which embed accepts in place of --pool, --layers and --max-length.
 var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein",
 	"include", "repr_layers", "truncation_seq_length"}

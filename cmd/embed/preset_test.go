@@ -42,7 +42,7 @@ func read(t *testing.T, path string) string {
 }
 
 // TestPreset checks that the merged file of --preset virnucpro has the embeddings that another run computes of the
-// preset's FASTA files. A rerun must change nothing, and must make removed and damaged files again.
+// preset's FASTA files. A rerun must change nothing. After files were removed or damaged, a rerun must make them again.
 func TestPreset(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -85,7 +85,7 @@ func TestPreset(t *testing.T) {
 		t.Error("a rerun has changed the folder")
 	}
 	lines := strings.SplitAfter(manifest, "\n")
-	// A run that is killed before it writes the first line of the manifest leaves the folder in this state.
+	// The manifest loses its first line, which is the entry of the FASTA files. A rerun must add the entry again.
 	write(t, "out/manifest.jsonl", strings.Join(lines[1:], ""))
 	withSmallPreset(t, "a.fna").wantCode(exitDone)
 	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
@@ -93,7 +93,7 @@ func TestPreset(t *testing.T) {
 	}
 	isMerge := func(line string) bool { return strings.Contains(line, "_merged.pt") }
 	first := slices.IndexFunc(lines, isMerge)
-	// A run that is killed before it writes the last line of the manifest leaves the folder in this state.
+	// A run that is killed while it merges has added only the first of the two entries of the merged file.
 	write(t, "out/manifest.jsonl", strings.Join(slices.DeleteFunc(slices.Clone(lines), isMerge), "")+lines[first])
 	withSmallPreset(t, "a.fna").wantCode(exitDone)
 	for i, name := range all[:len(all)-1] {
@@ -109,8 +109,8 @@ func TestPreset(t *testing.T) {
 	}
 }
 
-// TestPresetKilledAtRename checks that a rerun completes a run of the preset that was killed after it had renamed one
-// of its FASTA files. A FASTA file of another content must not be replaced without --force.
+// TestPresetKilledAtRename checks that a rerun completes a run of the preset that was killed after only one of its
+// FASTA files had got the final name. A FASTA file with other content must not be replaced without --force.
 func TestPresetKilledAtRename(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -149,8 +149,8 @@ func TestPresetTwice(t *testing.T) {
 	}
 }
 
-// TestPresetInOutputFolder checks that a rerun with the output folder as input leaves out the FASTA files of the first
-// run.
+// TestPresetInOutputFolder checks that a rerun with the output folder as input does not translate the FASTA files that
+// the first run made.
 func TestPresetInOutputFolder(t *testing.T) {
 	workspace(t)
 	write(t, "out/a.fna", contigs)
@@ -166,7 +166,7 @@ func TestPresetInOutputFolder(t *testing.T) {
 }
 
 // TestPresetPublished checks that the FASTA files of the preset are, byte for byte, those that VirNucPro has written
-// for the same input, and that the merged file has the same ids.
+// for the same input, and that the merged file has the ids of VirNucPro's merged file.
 func TestPresetPublished(t *testing.T) {
 	folder, err := filepath.Abs("../../../shared/goldens/published/virnucpro")
 	if err != nil {
@@ -253,7 +253,7 @@ func TestPresetNames(t *testing.T) {
 }
 
 // TestPresetDryRun checks that a dry run of the preset prints the numbers of chunks, frames and tokens that a run has,
-// and estimates the size of all files within a quarter. It must write nothing.
+// and estimates the size of the outputs within a quarter. It must write nothing.
 func TestPresetDryRun(t *testing.T) {
 	workspace(t)
 	var more strings.Builder

@@ -19,7 +19,7 @@ type presetSurvey struct {
 	tokens   []int64    // number of tokens for each model
 	files    [3]counter // sizes of the FASTA files in bytes
 	letters  int64      // number of letters in the DNA of all frames
-	complete bool       // whether the merged file of this input exists and has these settings
+	complete bool       // whether an earlier run with the same settings has made the merged file
 }
 
 // counter counts the bytes that are written to it.
@@ -104,13 +104,13 @@ func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor)
 	return models, nil
 }
 
-// unread reports whether the input can be read only once, so that it was not read.
+// unread reports whether the input can be read only once, such as a pipe. A dry run does not read it.
 func (s *presetSurvey) unread() bool { return s.entry.Input.Modified.IsZero() }
 
 // surveyInput translates an input and counts the tokens of its frames. It counts all letters of a frame, because the
 // preset truncates only sequences that are longer than its chunks.
 func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model) (*presetSurvey, error) {
-	_, mixture := c.compare(c.newTranslation(ctx, d)) // an error if the folder has files of another input
+	_, mixture := c.compare(c.newTranslation(ctx, d)) // an error, for example if the files are of another input
 	s := &presetSurvey{translation: c.newTranslation(ctx, d), tokens: make([]int64, len(models))}
 	if s.unread() || mixture != nil {
 		return s, mixture
@@ -138,7 +138,7 @@ func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
 	if s.unread() {
 		return fmt.Sprintf("%s: not read, because it can be read only once -> %s and 5 other files", plain(s.Path), plain(s.merged()))
 	}
-	const perHeader = 3 // ">", and the ends of the header and of the sequence
+	const perHeader = 3 // ">", and the line feeds after the header and after the sequence
 	work := pool.Survey{Records: s.frames, Text: int64(s.files[1]) - s.letters - perHeader*s.frames}
 	size, width := work.Text, 0
 	for _, n := range s.files {

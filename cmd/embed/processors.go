@@ -21,17 +21,17 @@ import (
 // cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU. The DNA model and the protein model use it one after the other. The
-// processor is opened once and, if it fails, again for the next model.
+// processor is a GPU or the CPU. The DNA model and the protein model use it one after the other. The processor is
+// opened once and, after a failure, again for the next model.
 type processor struct {
 	name    string // name in messages
 	backend string // result of kernels.Backend.Name
 	dtype   string
-	ahead   int // number of batches to start behind the one that is computed
+	ahead   int // number of batches that are started while another one computes
 	isGPU   bool
 	open    func() (kernels.Backend, error)
-	opened  kernels.Backend // nil before open is called, and after a failure
-	gone    bool            // whether it was given up and must not be opened again
+	opened  kernels.Backend // nil while the backend is closed: at first, and after a failure
+	gone    bool            // whether the processor was given up and must not be opened again
 
 	reported []string // lines that logProducts has already written
 }
@@ -61,7 +61,8 @@ func (p *processor) Close() error {
 	return b.Close()
 }
 
-// openProcessors opens the GPUs that --gpus names, or the CPU.
+// openProcessors opens the GPUs that --gpus selects. It opens the CPU for --gpus none, and for --gpus all if no GPU can
+// be used.
 func (c *command) openProcessors() ([]*processor, error) {
 	ordinals, because := c.ordinals, "--gpus "+c.gpus
 	if c.gpus == "all" {
@@ -173,7 +174,7 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 // onCPU returns the processor for the CPU. If --dtype bf16 is given and the CPU lacks instructions for bfloat16, the
 // processor stores the weights in bfloat16 and computes in float32.
 func (c *command) onCPU() *processor {
-	if c.threads > runtime.GOMAXPROCS(0) { // the user has set --threads above the number that a scheduler gave
+	if c.threads > runtime.GOMAXPROCS(0) { // --threads exceeds the limit of a scheduler or a control group
 		runtime.GOMAXPROCS(min(c.threads, runtime.NumCPU()))
 	}
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
@@ -190,7 +191,8 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
-// warnPortable logs a warning if there are no kernels in assembly for this CPU, so that slow kernels in Go compute.
+// warnPortable logs a warning if the backend computes with its portable kernels, which are written in Go and slower
+// than those in assembly.
 func warnPortable(log *slog.Logger, b kernels.Backend) {
 	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
 		// docs/performance.md has the measurements: portable Go takes 14 to 20 times as long as AVX-512.
@@ -269,8 +271,8 @@ func (e *embedder) open(m *model) error {
 }
 
 // chooseBudget returns the number of tokens in a batch: the value of the flag, the number that embed profile has
-// stored, or the default of the device, in this order. On a GPU a stored number is reduced to the default, which
-// depends on the free memory.
+// stored, or the default of the device, in this order. On a GPU a stored number above the default is reduced to the
+// default, which depends on the free memory.
 func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err error) {
 	if m.batch > 0 {
 		return m.batch, nil
@@ -290,7 +292,7 @@ func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err er
 	return tokens, err
 }
 
-// Start starts a batch. finish waits for its results, and sets e.failed if the device fails.
+// Start starts a batch. finish waits for its results, and sets e.failed after any error except kernels.ErrOutOfMemory.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	stop := func() {}
 	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {

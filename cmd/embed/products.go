@@ -12,8 +12,8 @@ import (
 
 // logProducts logs the algorithm of cuBLAS for each shape of matrix product, after a model has run on a device. It
 // leaves out lines that it has logged before. It warns of products that the program's own kernels have computed, which
-// are slower than cuBLAS. If cuBLAS has computed the same shape in other batches, it warns that an embedding may depend
-// on its batch.
+// are slower than cuBLAS. If cuBLAS has computed the same shape in other batches, logProducts also warns that an
+// embedding may depend on its batch.
 func (p *processor) logProducts(log *slog.Logger) {
 	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
 	if !ok {

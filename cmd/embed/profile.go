@@ -36,7 +36,7 @@ Flags: those of embed about models and about compute (embed --help). Of several 
 // profiling limits the measurements of embed profile. Tests replace it.
 var profiling = struct {
 	least, most   int           // smallest and largest number of tokens in a batch
-	time, longest time.Duration // least time of a measurement; sweep ends after one that takes over longest
+	time, longest time.Duration // least time of a measurement; sweep ends if one takes more than longest
 }{1024, 65536, 3 * time.Second, 30 * time.Second}
 
 // goodRate is a share of the best rate. embed profile recommends the smallest batch that reaches it, because a larger
@@ -155,7 +155,7 @@ func (c profiler) profile(ctx context.Context) error {
 }
 
 // sweep measures growing numbers of tokens in a batch, up to profiling.most. It ends earlier when the memory is too
-// small, when a measurement takes too long, or when two doublings have not raised the rate by more than 1%.
+// small, when a measurement takes too long, or when two doublings in a row have not raised the rate by more than 1%.
 func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	m, p := c.model, c.on
 	m.batch, m.columns = profiling.least, transformer.Columns(m.layers, transformer.Mean)
@@ -207,8 +207,8 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	return list, nil
 }
 
-// measure computes a batch again and again, for profiling.time and at least twice, and counts each time in run. As in a
-// run of embed, a GPU is given the next batch before it has finished the previous one.
+// measure computes a batch again and again, for at least profiling.time and at least twice, and counts each computed
+// batch in run. As in a run of embed, a GPU is given the next batch before it has finished the previous one.
 func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) (err error) {
 	var inFlight []func() ([][]float32, error)
 	defer func() {
@@ -236,7 +236,7 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 }
 
 // randomBatch returns a batch with the given number of tokens. The sequences have 50 to 500 tokens, except perhaps the
-// last. The ids 5 to 23 stand for letters in the vocabulary of every family of models.
+// last. The ids 5 to 23 are no special tokens in the vocabulary of any family of models.
 func randomBatch(tokens int) (b kernels.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for left := tokens; left > 0; {

@@ -100,7 +100,7 @@ func (p *progress) plan(on machine, models []*model, processors []*processor) {
 func (p *progress) show(watch func() (stop func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed { // close was called before, after an interruption
+	if p.closed { // an interruption has already called close
 		return
 	}
 	p.ends = append(p.ends, watch())
@@ -217,7 +217,7 @@ func (p *progress) PartsDropped(path string, reason error) {
 		"reason", oneLine(reason))
 }
 
-// BatchDone adds a batch to the progress of its file.
+// BatchDone logs a batch and adds it to the progress.
 func (p *progress) BatchDone(b pool.Batch) {
 	p.log.Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
 	p.Add(monitor.Batch{Device: b.Device, File: b.Path, Sequences: b.Sequences, Tokens: b.Tokens, Budget: b.Budget, Bytes: b.Bytes,
@@ -229,8 +229,8 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
 
-// LongRecord logs a long record and the time that it will take. The time follows from the rate of the run so far or,
-// before the first batch, from a short trial batch (see pool.LongRecord).
+// LongRecord logs a long record and the time that it will take. The time follows from the rate of the present model so
+// far or, before its first batch, from a short trial batch (see pool.LongRecord).
 func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
 	flops, took := p.flops, p.busy
@@ -311,7 +311,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	}
 }
 
-// FileFailed counts a failed file and logs its error, with the flags that avoid the error.
+// FileFailed counts a failed file and logs its error, with advice if there is any.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
 	p.tally.add(totals{Failed: 1})

@@ -99,11 +99,11 @@ func TestDashboardUnderLoad(t *testing.T) {
 	if m := p.Snapshot().Models[0]; m.FilesDone != 4 || m.Percent != 100 || m.Tokens != 20_000 || m.Skipped != 8 || len(m.Devices) != 4 {
 		t.Errorf("%+v", m)
 	}
-	p.close() // must do nothing: the goroutine above has called it
+	p.close() // must do nothing: the goroutine above has already called close
 }
 
-// TestInterruptionRemovesTheDashboard checks that nothing is drawn after an interruption, because the process may end
-// at any moment.
+// TestInterruptionRemovesTheDashboard checks that no dashboard is drawn after an interruption, because the process may
+// end at any moment.
 func TestInterruptionRemovesTheDashboard(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true, 1000)
@@ -196,7 +196,7 @@ func TestProgressInsideALongRecord(t *testing.T) {
 }
 
 // TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal that obeys control sequences, and
-// only if the flags allow it. The variable NO_COLOR must forbid colors.
+// only if the flags allow it. A variable NO_COLOR that is not empty must forbid colors.
 func TestDashboardOnATerminalOnly(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -226,7 +226,8 @@ func TestDashboardOnATerminalOnly(t *testing.T) {
 	}
 }
 
-// TestColors checks that warnings are yellow and errors red in a colored log, and that no other log has colors.
+// TestColors checks that the word WARN is yellow and the word ERROR red in a colored log, and that a log without colors
+// has no control sequences.
 func TestColors(t *testing.T) {
 	for colored, want := range map[bool]string{false: " INFO  a\n WARN  b\n ERROR c\n", true: " INFO  a\n \x1b[33mWARN \x1b[0m b\n \x1b[31mERROR\x1b[0m c\n"} {
 		var out strings.Builder

@@ -82,7 +82,8 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	return c.openModel(a)
 }
 
-// openAny opens the checkpoint of a model of any family. It downloads the model if it is not on this machine.
+// openAny opens the checkpoint of a model of any family. If the model is not cached, openAny downloads it, unless the
+// network is forbidden.
 func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpoint, error) {
 	checkpoint, err := transformer.Families.Open(name)
 	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
@@ -97,8 +98,8 @@ func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpo
 	return checkpoint, nil
 }
 
-// pullMissing downloads the model that is not in the cache according to err. If the network is forbidden, the error
-// names the flags that forbid it, and the command that downloads the model on another machine.
+// pullMissing downloads a missing model. If the network is forbidden, it returns err with the flags that may forbid the
+// network, and with the command that downloads the model on another machine.
 func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, err error, flags string) error {
 	if c.offline || c.dryRun || hub.Offline() {
 		return fmt.Errorf("%w; %s or HF_HUB_OFFLINE forbids the network: %s", err, flags, elsewhere(missing.ID, missing.Revision))
@@ -110,8 +111,8 @@ func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, er
 	return nil
 }
 
-// download shows the progress of a download. On a terminal there is a bar for the present file, and elsewhere there are
-// log lines.
+// download shows the progress of a download. If dashboard is set there is a bar for the present file, and otherwise
+// there are log lines.
 type download struct {
 	log       *slog.Logger
 	screen    *monitor.Screen // shows the log and the bar

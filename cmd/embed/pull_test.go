@@ -10,8 +10,8 @@ import (
 	"seqembed/weights/hub/hubtest"
 )
 
-// localHub starts a hub that offers a tiny model under the id of esm2-8m. It sets the environment so that the program
-// uses this hub and an empty cache.
+// localHub starts an imitation of the Hugging Face hub that offers a tiny model under the id of esm2-8m. It sets the
+// environment so that the program uses this hub and an empty cache. snapshot is the folder of the model in the cache.
 func localHub(t *testing.T) (h *hubtest.Hub, snapshot string) {
 	t.Helper()
 	workspace(t)

@@ -11,7 +11,7 @@ import (
 	"seqembed/pool"
 )
 
-// report is the content of report.json. The last event of a JSON log, "run ended", has the same fields.
+// report is the content of report.json. The event "run ended" of a JSON log has the same fields.
 type report struct {
 	Version    int       `json:"report_version"`
 	Program    string    `json:"program_version"`
@@ -54,9 +54,10 @@ func (t *tally) total() totals {
 	return t.n
 }
 
-// close logs the error of the run if there is one, and in a JSON log the event "run ended". It writes report.json if
-// the run has computed anything. code and err are the exit code and the error of the whole run. If an interrupted run
-// does not end in time, close is called while the run goes on. A second call has no effect.
+// close prints or logs the error of the run if there is one. In a JSON log it adds the event "run ended". It writes
+// report.json if the run has computed anything, unless the output folder has disappeared. code and err are the exit
+// code and the error of the whole run. If an interrupted run does not end in time, close is called while the run goes
+// on. A second call has no effect.
 func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
 
 // newReport returns the report of a run that ends now.

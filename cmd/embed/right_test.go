@@ -12,7 +12,7 @@ import (
 // The tests in this file cover unusual inputs that the program must embed correctly.
 
 // TestHugeHeadersAndNames checks that an id of 300 kB and a description of 700 kB are kept, that a file name of 249
-// letters is accepted, and that a header of more than a megabyte is refused.
+// letters is accepted, and that a header of more than 1 MiB is refused.
 func TestHugeHeadersAndNames(t *testing.T) {
 	workspace(t)
 	id, description := strings.Repeat("i", 300_000), strings.Repeat("d ", 350_000)+"d"
@@ -50,7 +50,7 @@ func TestSequenceAloneAndAmongOthers(t *testing.T) {
 }
 
 // TestNamesOfFiles checks that files are embedded whose names have spaces, quotation marks, other scripts or a dash at
-// the beginning, and that the outputs have these names.
+// the beginning, and that the outputs keep these names, with %25 for a percent sign.
 func TestNamesOfFiles(t *testing.T) {
 	workspace(t)
 	names := []string{"-v.faa", "a b.faa", "it's.faa", "Белок.faa", "x;y&z.faa", "p%20q.faa"}
@@ -64,7 +64,7 @@ func TestNamesOfFiles(t *testing.T) {
 }
 
 // TestNpzEntriesAreNoPaths checks that an id that looks like a path, such as ../etc/passwd, is escaped in the names of
-// the entries of an .npz file, so that unpacking it writes nothing outside the folder.
+// the entries of an .npz file, so that unpacking the file writes nothing outside the folder.
 func TestNpzEntriesAreNoPaths(t *testing.T) {
 	input := fieldFile(t, "odd_headers.faa")
 	workspace(t)

@@ -13,7 +13,7 @@ import (
 const maxShards = 1 << 20
 
 // taskVariables lists the environment variables in which schedulers number the tasks of an array, each with the number
-// of the first task.
+// that the first task must have.
 var taskVariables = []struct {
 	name  string
 	first int

@@ -100,7 +100,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 			write(t, "large.faa", manyProteins("x", 150)+">long\n"+strings.Repeat("MKVLA", 200)+"\n")
 			args := []string{"--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa"}
 			size := "20000"
-			if format == string(store.Pt) { // a file for each record: only the last exceeds the limit
+			if format == string(store.Pt) { // one file for each record: only the last file exceeds the limit
 				size = "100000"
 				args = append(args, "--pool", "residues")
 			}

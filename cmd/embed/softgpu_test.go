@@ -146,7 +146,7 @@ func TestOldGPU(t *testing.T) {
 }
 
 // TestFaultsOfDevices makes calls of the GPU driver fail. All outputs that are written must have the right bytes, the
-// exit code must say whether outputs are missing, and the same command must then complete the run.
+// exit code must say whether outputs are missing, and the same command must then complete the run without faults.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// didYouMean returns "; did you mean A or B?", where A and B are the known names that are most similar to a misspelt
+// didYouMean returns a text such as "; did you mean A or B?" with the known names that are most similar to a misspelt
 // word, each after prefix. If no name is similar, it returns "".
 func didYouMean(word, prefix string, known []string) string {
 	var list []string
@@ -23,8 +23,8 @@ const (
 	minPart        = 3 // minimum number of letters of a word that is looked for at the beginning and end of names
 )
 
-// similar returns the known names at the least distance from a word. If all are too distant, it returns the names that
-// begin or end with the word, and the names with which the word begins.
+// similar returns at most maxSuggestions known names at the least distance from a word. If all are too distant, it
+// returns names that begin or end with the word, or with which the word begins.
 func similar(word string, known []string) (list []string) {
 	word = plainName(word)
 	least := max(1, len(word)/4) // names at a greater distance are not similar
@@ -51,8 +51,8 @@ func similar(word string, known []string) (list []string) {
 // plainName returns a name in the form in which names are compared: in lower case, with hyphens instead of underscores.
 func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// distance returns the least number of mistakes that turn a into b. A mistake inserts, deletes or replaces a letter, or
-// exchanges two neighbouring letters.
+// distance returns the least number of mistakes that turn a into b if each letter takes part in at most one mistake. A
+// mistake inserts, deletes or replaces a letter, or exchanges two neighbouring letters.
 func distance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

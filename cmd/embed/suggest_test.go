@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 func TestSimilar(t *testing.T) {
@@ -19,8 +21,8 @@ func TestSimilar(t *testing.T) {
 	}
 }
 
-// TestMisspelt checks that the error for a mistake on the command line suggests the flag, model or subcommand that was
-// probably meant.
+// TestMisspelt checks that the error for a mistake on the command line names the mistake and, in most cases, suggests
+// the flag, model or subcommand that was probably meant.
 func TestMisspelt(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -87,6 +89,21 @@ func TestUnknownVariables(t *testing.T) {
 	if strings.Contains(r.stderr, "s3cret") {
 		t.Errorf("a value is shown:\n%s", r.stderr)
 	}
+}
+
+// TestVariableFlag checks that every flag has an environment variable, also flags with '_' in their names.
+func TestVariableFlag(t *testing.T) {
+	_, groups, err := parse([]string{"p.faa"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := allFlags(groups)
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := environmentPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if got, _ := variableFlag(flags, name); got != f {
+			t.Errorf("%s does not set --%s", name, f.Name)
+		}
+	})
 }
 
 // TestSubcommands checks that help and version print what --help and --version do, that the help lists every

@@ -11,8 +11,7 @@ import (
 )
 
 // summaryLines is the maximum number of finished files that the summary names, and also of files that were complete
-// before the run. It is small so that the first line of the summary stays visible on a terminal. Failed files are all
-// named.
+// before the run. All failed files are named.
 const summaryLines = 20
 
 // printSummary prints the result of the run on standard output.

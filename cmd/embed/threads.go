@@ -11,8 +11,8 @@ import (
 // task. If a scheduler does not bind the task to these processors, nothing but the variable tells their number.
 var schedulerVariables = []string{"SLURM_CPUS_PER_TASK", "PBS_NCPUS", "NSLOTS"}
 
-// scheduledThreads returns the number of threads to which a scheduler restricts the program. It returns 0 if the
-// scheduler does not allow fewer threads than Go uses by itself. Go already respects GOMAXPROCS, the affinity of the
+// scheduledThreads returns the number of threads to which a scheduler restricts the program. It returns 0 if no
+// scheduler gives a number below the one that Go uses by itself. Go already respects GOMAXPROCS, the affinity of the
 // process and the processor quota of a control group.
 func scheduledThreads(environ []string) int {
 	threads := 0

@@ -105,8 +105,8 @@ func (t *torchTable) read(yield func(*store.Row) error) error {
 	return nil
 }
 
-// add adds a column with a name. The function values returns the column's values of a record. example is one of the
-// tensors with such values; the column has its type and its last dimension.
+// add adds a column with a name. The function values returns the column's values of a record. The column has the type
+// and the last dimension of example, which is a tensor of such values.
 func (t *torchTable) add(name string, example *weights.Tensor, values func(record int) ([]float32, error)) error {
 	shape := example.Shape()
 	if len(shape) < 1 || len(shape) > 2 || shape[len(shape)-1] == 0 {

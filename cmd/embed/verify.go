@@ -74,9 +74,10 @@ func (f *base64Floats) UnmarshalText(text []byte) error {
 }
 
 // ownTolerance and publishedTolerance are tolerances of the relative L2 error, by type: of this program's embeddings,
-// and of published ones. Two computations may differ by the sum of their tolerances. ownTolerance has the bounds that
-// docs/numerics.md gives for synthetic models, which amplify rounding more than trained models. publishedTolerance of
-// float32 allows for another order of summation and for kernels of other devices.
+// and of published ones. Two computations may differ by the sum of their tolerances. ownTolerance has, for each type,
+// the largest bound that docs/numerics.md gives for pooled embeddings of a synthetic model, rounded up. Synthetic
+// models amplify rounding more than trained models. publishedTolerance of float32 allows for another order of summation
+// and for kernels of other devices.
 var (
 	ownTolerance       = map[string]float64{"fp32": 1e-5, "fp16": 1.2e-2, "bf16": 5.6e-2, "fp32, bf16 weights": 5.6e-2}
 	publishedTolerance = map[string]float64{"float32": 1e-4, "bfloat16": 5.6e-2}
@@ -183,7 +184,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 }
 
 // run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
-// table. An error ends only the comparison in one precision on one device.
+// table. An error of a device that computes ends only its comparison in the present precision.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {
@@ -282,7 +283,7 @@ func distances(got, want []float32) (l2, cosine float64) {
 }
 
 // nearby is the least cosine at which embeddings that are out of tolerance are still called similar. Embeddings by
-// unrelated weights have far lower cosines.
+// unrelated weights have lower cosines.
 const nearby = 0.99
 
 // verdict prints the conclusion and returns the exit code.

@@ -16,7 +16,7 @@ import (
 	"seqembed/transformer"
 )
 
-// publish returns a set of embeddings as a source might have published it: means by the smallest model, computed in
+// publish returns a set of embeddings as a source might have published it: means by the model tiny, computed in
 // float64.
 func publish(t *testing.T) []publishedSet {
 	t.Helper()

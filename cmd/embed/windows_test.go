@@ -97,7 +97,7 @@ func TestWindows(t *testing.T) {
 		}
 	}
 
-	// In other formats than Parquet the id contains the position of the window.
+	// In formats other than Parquet the id contains the position of the window.
 	embed(t, append(args, "--windows", "--format", "npy", "-o", "rows", "p.faa")...).wantCode(0)
 	ids, values := readNpy(t, "rows/p.esm2-tiny.npy", "rows/p.esm2-tiny.ids.txt")
 	if want := []string{"three:1-50", "three:41-90", "three:81-113", "short:1-3"}; !slices.Equal(ids, want) || !slices.Equal(values[1], rows[1].Embedding) {

@@ -113,7 +113,7 @@ func TestArchives(t *testing.T) {
 }
 
 // TestWheel checks a wheel as pip does. Each file except RECORD must be listed in RECORD with its digest and size. The
-// name of the wheel must have the tags that the file WHEEL lists. The licence files that METADATA lists must be there.
+// file WHEEL must list the tags in the name of the wheel. The wheel must contain the licence files that METADATA lists.
 func TestWheel(t *testing.T) {
 	r, program, third := testRelease()
 	p := platform{goos: "linux", goarch: "amd64", wheel: "manylinux_2_17_x86_64.manylinux2014_x86_64"}

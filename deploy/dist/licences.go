@@ -12,7 +12,7 @@ import (
 )
 
 // licences returns the licences and notices of all modules in a program, and those of Go, because every program
-// contains its library.
+// contains parts of Go's standard library.
 func licences(program string) ([]byte, error) {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {

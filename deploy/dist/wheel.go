@@ -41,8 +41,8 @@ func (r *release) wheel(p platform, program, third entry) (entry, error) {
 	return entry{name + "-py3-none-" + p.wheel + ".whl", content, 0o644}, err
 }
 
-// metadata returns the file METADATA of a wheel. NumPy is an optional dependency, so that the program can be installed
-// without it.
+// metadata returns the file METADATA of a wheel. NumPy and PyArrow are optional dependencies, so that the program can
+// be installed without them.
 func (r *release) metadata() []byte {
 	return []byte(`Metadata-Version: 2.4
 Name: seqembed

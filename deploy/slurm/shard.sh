@@ -11,7 +11,7 @@
 #
 # A minute before the end of its time, or when the task is preempted, embed gets SIGTERM and ends with exit code 75. The
 # script then queues the task again, and embed continues. If embed was killed, for example for lack of memory, the
-# script queues the task again, too, but at most three times.
+# script queues the task again, too, unless the task was already queued again three times, for any reason.
 n=$1 dir=$2
 shift 2
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${EMBED:-embed}" --no-progress --shard auto --shards "$n" -o "$dir/$SLURM_ARRAY_TASK_ID" "$@"

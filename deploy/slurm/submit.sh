@@ -3,7 +3,7 @@
 #
 #   deploy/slurm/submit.sh N OUT [FLAG]... INPUT...
 #
-# The flags must not include --out, which the script sets. docs/cluster.md describes the script.
+# The flags must not include --out, --shard or --shards, which shard.sh sets. docs/cluster.md describes the scripts.
 set -eu
 if [ $# -lt 3 ]; then
     echo "usage: $0 N OUT [FLAG]... INPUT..." >&2

@@ -45,10 +45,10 @@ make_inputs() {
     fasta ACDEFGHIKLMNPQRSTVWY 130 20 5 | gzip > "$folder/in/packed.faa.gz"
 }
 
-# hold N... waits until the process of each of these shards has committed its first output. It then stops the process
-# (SIGSTOP) and writes the process id to $folder/held.N. It ends when all of these shards are stopped. Before, it lets a
-# process run only between two checks, so that no shard completes unnoticed on a fast machine. The processes run
-# $folder/embed; $shard_folders is the folder of the shards' outputs.
+# hold N... waits until the process of each of these shards has committed an output. It then stops the process (SIGSTOP)
+# and writes the process id to $folder/held.N. It ends when all of these shards are stopped. Before a process has
+# committed an output, hold lets it run only between two checks, so that no shard completes unnoticed on a fast machine.
+# The processes run $folder/embed; $shard_folders is the folder of the shards' outputs.
 hold() {
     local left=" $* " p n
     while [ "$left" != " " ]; do

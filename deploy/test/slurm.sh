@@ -21,8 +21,8 @@ out=$folder/out
 shards=8
 export SLURM_CONF=$folder/slurm.conf
 
-# ours prints the ids of the cluster's processes, among them munged and embed. They have the cluster's configuration
-# file in their environment.
+# ours prints the ids of the cluster's processes, among them munged and embed. They have the path of the cluster's
+# configuration file in their environment.
 ours() { grep -lsz "^SLURM_CONF=$SLURM_CONF\$" /proc/[0-9]*/environ | cut -d / -f 3 | grep -vx $$ || true; }
 
 stop() {

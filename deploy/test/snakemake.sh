@@ -16,7 +16,7 @@ fi
 folder=$(mktemp -d)
 shard_folders=out.shards # below the temporary folder, where Snakemake runs
 
-# ours prints the ids of the test's processes. They have the test's folder in their environment.
+# ours prints the ids of the test's processes. They have the path of the test's folder in their environment.
 ours() { grep -lsz "^TEST_FOLDER=$folder\$" /proc/[0-9]*/environ | cut -d / -f 3 || true; }
 
 stop() {
@@ -37,8 +37,8 @@ flags="--gpus none --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:
 say "one run"
 "$folder/embed" --no-progress $flags -o "$folder/one" "$folder/in" > "$folder/one.log" 2>&1
 
-# engine runs Snakemake with three shards at a time. This is the number of shards that hold stops, so that a stopped
-# shard does not keep another from starting.
+# engine runs Snakemake with three shards at a time. Since hold stops three shards, the third of them can start while
+# the other two are stopped.
 engine() {
     exec snakemake "$@" --snakefile "$root/deploy/snakemake/Snakefile" --cores 3 --set-threads shard=1 \
         --config embed="$folder/embed" inputs="[in]" out=out/ shards=8 flags="$flags" >> snakemake.log 2>&1

@@ -4,5 +4,5 @@ package flock
 
 import "errors"
 
-// ErrLocked is returned for a file that another process has locked.
+// ErrLocked means that another process holds a lock that excludes the requested one.
 var ErrLocked = errors.New("another process holds the lock")

@@ -37,7 +37,7 @@ func TestRoundsToNearestEven(t *testing.T) {
 		{fp16, 1 + 0x1p-11, 0x3c00}, {fp16, 1 + 3*0x1p-11, 0x3c02}, {fp16, 1 + 0x1p-11 + 0x1p-23, 0x3c01},
 		{fp16, 65504, 0x7bff}, {fp16, 65519.996, 0x7bff}, {fp16, 65520, 0x7c00}, {fp16, 1e30, 0x7c00},
 		{fp16, inf, 0x7c00}, {fp16, -inf, 0xfc00},
-		{fp16, 0x1p-14, 0x0400}, {fp16, 0x1p-24, 0x0001}, {fp16, 0x1p-25, 0x0000}, // subnormals
+		{fp16, 0x1p-14, 0x0400}, {fp16, 0x1p-24, 0x0001}, {fp16, 0x1p-25, 0x0000}, // least normal, subnormals
 		{fp16, 0x1p-25 + 0x1p-40, 0x0001}, {fp16, 3 * 0x1p-25, 0x0002},
 	} {
 		if got := c.to(c.value); got != c.want {
@@ -56,9 +56,9 @@ func TestNaNStays(t *testing.T) {
 	}
 }
 
-// TestEveryPattern checks each of the 65,536 bit patterns of a 16-bit format. Converting a pattern to float32 and the
-// result to 16 bits must give the same pattern, unless it is a NaN. The value halfway between two adjacent patterns
-// must be rounded to the even pattern. Random values must be rounded to the nearest pattern.
+// TestEveryPattern checks each of the 65,536 bit patterns of each 16-bit format. Converting a pattern to float32 and
+// the result to 16 bits must give the same pattern, unless the pattern is a NaN. The value halfway between two adjacent
+// finite patterns must be rounded to the even pattern. Random values must be rounded to the nearest pattern.
 func TestEveryPattern(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []format{bf16, fp16} {
@@ -71,8 +71,8 @@ func TestEveryPattern(t *testing.T) {
 			if math.IsInf(float64(v), 0) || v != v || math.IsInf(float64(next), 0) || next != next || bits == 0x7fff {
 				continue
 			}
-			// A float32 holds the middle exactly. The middle needs one significant bit more than the format has: 9 bits
-			// for bfloat16 and 12 for float16, and a float32 has 24.
+			// A float32 holds the middle exactly. The middle needs at most one significant bit more than the format
+			// has: 9 bits for bfloat16 and 12 for float16, and a float32 has 24.
 			middle := float32((float64(v) + float64(next)) / 2)
 			if got, even := f.to(middle), uint16(bits+bits&1); got != even {
 				t.Fatalf("%s: %g, the middle of %g and %g, is rounded to %#04x", f.name, middle, v, next, got)

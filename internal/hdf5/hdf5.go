@@ -1,6 +1,6 @@
 // Package hdf5 writes and reads a small part of the HDF5 file format: version 0 of the superblock, groups with a symbol
-// table, and contiguous arrays of numbers and of strings. Every release of the HDF5 library since 1.4 reads such files,
-// and a group with a symbol table takes any number of links.
+// table, and contiguous arrays of numbers and of strings. Every release of the HDF5 library since 1.6.3 reads such
+// files, and a group with a symbol table takes any number of links.
 //
 // The package does not depend on the meaning of the arrays. The format is specified by The HDF Group, "HDF5 File Format
 // Specification Version 3.0", https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html. Numbers such as II.A

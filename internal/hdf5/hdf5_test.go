@@ -74,7 +74,8 @@ func makeFile(t testing.TB, n int) []byte {
 	return f.Bytes()
 }
 
-// texts are strings of several kinds, one of them longer than the collections of the global heap, which hold strings.
+// texts are strings of several kinds, one of them longer than maxCollection, the usual maximum size of the collections
+// that hold strings.
 var texts = []string{"", "a", "eight by", strings.Repeat("0123456789", 9000), "é\n", ""}
 
 func values(i int) (b []byte) {
@@ -84,8 +85,8 @@ func values(i int) (b []byte) {
 	return b
 }
 
-// counts are numbers of arrays for makeFile. With the largest ones, the root group needs more than one symbol table
-// node, and more than one level of its B-tree.
+// counts are numbers of arrays for makeFile. From 2*leafK on, the root group needs more than one symbol table node;
+// with the last number, it also needs more than one level of its B-tree.
 var counts = []int{0, 1, 2*leafK - 1, 2 * leafK, 2*leafK + 1, 4*leafK*internalK + 5}
 
 func TestReaderFindsAll(t *testing.T) {

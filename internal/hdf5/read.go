@@ -39,7 +39,7 @@ type Object struct {
 	Type       Type
 	Shape      []int
 	Values     *io.SectionReader // the elements of an array in row-major order, little-endian; nil for a group
-	Attributes []Attribute       // the attributes that are strings
+	Attributes []Attribute       // the attributes that are one string of variable length
 	group      bool
 	tree, heap uint64 // offsets in the file of the B-tree and of the local heap of a group
 }

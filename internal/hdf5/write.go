@@ -211,7 +211,8 @@ var (
 	ErrDuplicate = errors.New("two HDF5 links have the same name")
 )
 
-// Add adds a link to an object. It returns an ErrName for a name that is empty, "." or has a slash or a zero byte.
+// Add adds a link to an object. It returns an ErrName for a name that is empty or ".", or that has a slash or a zero
+// byte.
 func (l *Links) Add(name string, object Address) error {
 	if name == "" || name == "." || strings.ContainsAny(name, "/\x00") {
 		return fmt.Errorf("%q: %w", name, ErrName)

@@ -20,8 +20,7 @@ type Areas struct {
 	Amounts     [][]float64 // by series and interval; all series have the same number of intervals
 }
 
-// drawnIntervals is the largest number of intervals in a drawing. With more, an interval would have less than six
-// pixels.
+// drawnIntervals is the largest number of intervals in a drawing. With 80, an interval is about six pixels wide.
 const drawnIntervals = 80
 
 func (a Areas) draw() drawing {

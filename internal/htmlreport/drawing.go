@@ -59,7 +59,7 @@ func (s scale) at(v float64) float64 {
 func (f frame) across(low, high float64) scale { return scale{low, high, f.Left, f.Right, false} }
 func (f frame) up(low, high float64) scale     { return scale{low, high, f.Bottom, f.Top, false} }
 
-// ticks returns about n ticks at round values.
+// ticks returns ticks at round values: about n of them if the scale is linear.
 func (s scale) ticks(n int) (list []tick) {
 	if s.log {
 		if list = s.decades(1, 2, 5); len(list) > 9 {

@@ -12,7 +12,7 @@ import (
 // double, but below 46 each length is a class. The zero value is empty.
 type Lengths struct{ counts, marked []int64 }
 
-// classesPerDoubling is the number of classes between a length and its double.
+// classesPerDoubling is the number of classes between a length of at least 46 and its double.
 const classesPerDoubling = 32
 
 // classes has the least length of each class. The last length is 2⁴⁰.
@@ -103,7 +103,7 @@ func (h Histogram) draw() drawing {
 		highest, marked = max(highest, b.n), marked+b.marked
 	}
 	low, high := float64(bars[0].from), float64(bars[len(bars)-1].to)
-	if high < 2*low { // without more room one bar would fill the chart
+	if high < 2*low { // without more room a single bar would fill the chart
 		low, high = low/1.4, high*1.4
 	}
 	x, y := d.across(low, high), d.up(0, float64(highest)*1.05)

@@ -1,5 +1,5 @@
 // Package htmlreport writes a page of figures, charts and tables as one HTML file. The file needs neither scripts nor a
-// network, and all texts in it are escaped. The package does not depend on what the charts show.
+// network, and all texts in it are escaped. The package does not depend on the subject of the charts.
 package htmlreport
 
 import (

@@ -251,7 +251,7 @@ func TestProjectDegenerate(t *testing.T) {
 	}
 }
 
-// BenchmarkProject projects 2,000 rows, as many as a report shows, of 1,280 values, as ESM-2 650M has.
+// BenchmarkProject projects 2,000 rows, the most that a report shows of a model, of 1,280 values, as ESM-2 650M has.
 func BenchmarkProject(b *testing.B) {
 	random := rand.New(rand.NewPCG(3, 4))
 	rows := make([][]float32, 2000)
@@ -266,8 +266,8 @@ func BenchmarkProject(b *testing.B) {
 	}
 }
 
-// TestLabels checks that the axis of a chart of few records ends with a tick at their number, and that no label at the
-// end of an axis is cut off.
+// TestLabels checks that the vertical axis of a histogram ends with a tick at the height of the highest bar if the bar
+// has at most four records. No label of the horizontal axis may be cut off at the right edge.
 func TestLabels(t *testing.T) {
 	for highest := range 7 {
 		var l Lengths

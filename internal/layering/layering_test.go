@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"internal/monitor":    {"internal/digits", "kernels/cuda/driver"},
 	"internal/htmlreport": {"internal/digits"},
 	"weights/hub":         {"internal/flock", cancel},
-	// transformer uses only the type Alphabet of internal/seqio.
+	// transformer uses only the type Alphabet of internal/seqio, and its values.
 	"transformer": {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"},
 	"pool":        {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
 	"cmd/embed":   {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
 
 // binding lists the packages below kernels/cuda that call CUDA. Entries of allowed for folders above do not apply to
-// them: an import from or by such a package is permitted only if the importing package's own entry lists the imported
+// them: an import of or by such a package is permitted only if the importing package's own entry lists the imported
 // package by name.
 var binding = []string{"kernels/cuda/gpu", "kernels/cuda/driver"}
 
@@ -106,7 +106,7 @@ func within(name, parent string) bool { return name == parent || strings.HasPref
 
 func mayImport(name, target string) bool {
 	if slices.Contains(testOnly, target) {
-		return false // imports by tests are not checked, because go list omits them
+		return false // imports by tests are not checked: the field Imports of go list omits them
 	}
 	if target == software || name == software {
 		return target == software && name == software+"/build"

@@ -247,8 +247,8 @@ func (c column) width() int {
 	return width
 }
 
-// table returns the lines of a table: a line of titles, and a line for each row. If the table is wider than width, it
-// shrinks and leaves out columns, see the fields least and priority of column. The first column and columns that may
+// table returns the lines of a table: a line of titles, and a line for each row. If the table is wider than width,
+// columns shrink or are left out, see the fields least and priority of column. The first column and columns that may
 // shrink are aligned to the left, all others to the right.
 func table(width int, list []column) []string {
 	var widths []int

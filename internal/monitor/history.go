@@ -12,7 +12,7 @@ const maxIntervals = 240
 const firstInterval = 10 * time.Millisecond
 
 // history contains the numbers of tokens that each device of a model has computed in intervals of time. All intervals
-// have the same width. It doubles when there would be more than maxIntervals intervals.
+// have the same width. The width doubles when there would be more than maxIntervals intervals.
 type history struct {
 	since  time.Time
 	width  time.Duration
@@ -69,7 +69,7 @@ func (h *history) double() {
 // interval begins when the first device is ready.
 type Throughput struct {
 	Width   time.Duration // width of an interval
-	Time    time.Duration // time from the first interval until the model ended, or until now if it has not
+	Time    time.Duration // time from the beginning of the first interval until the model ended, or else until now
 	Devices []string
 	Tokens  [][]float64 // by device and interval; all devices have the same number of intervals
 }

@@ -164,7 +164,7 @@ type Batch struct {
 	Device, File string
 	Sequences    int
 	Tokens       int
-	Budget       int           // largest number of tokens that a batch of the device may have
+	Budget       int           // maximum number of tokens in a batch of several sequences
 	Bytes        int64         // approximate size of its records on disk
 	Took, Waited time.Duration // computing time of the batch, and idle time of the device before it
 }
@@ -198,7 +198,7 @@ func (m *model) advance(file string, bytes int64) {
 }
 
 // SpanRead adds two times of a reader for a group of records: busy, in which it read and tokenized them, and waiting,
-// in which it waited before until earlier records were computed and written.
+// in which it first waited until earlier records were computed and written.
 func (r *Run) SpanRead(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }

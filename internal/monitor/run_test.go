@@ -154,7 +154,7 @@ func TestRates(t *testing.T) {
 }
 
 // TestHeldBackBy checks that HeldBackBy names the stage that waits the smallest part of its time. It must be empty if
-// all stages only waited.
+// no stage was busy.
 func TestHeldBackBy(t *testing.T) {
 	for want, times := range map[string][3][2]time.Duration{
 		"reading":   {{9, 0}, {3, 6}, {1, 8}},

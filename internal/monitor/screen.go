@@ -32,7 +32,7 @@ func NewScreen(w io.Writer, size func() (width, height int)) *Screen {
 }
 
 // Show begins to draw a dashboard every drawEvery. The function frame returns the lines of the dashboard for a terminal
-// of the given width. It must not write to the Screen.
+// of the given width. frame must not write to the Screen.
 func (s *Screen) Show(frame func(width int) []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

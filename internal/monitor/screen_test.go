@@ -99,8 +99,8 @@ func TestScreenBecomesNarrower(t *testing.T) {
 	}
 }
 
-// TestScreenOfFewLines checks that a dashboard with more lines than the terminal loses its last lines, because the
-// cursor cannot move above the first row to remove them.
+// TestScreenOfFewLines checks that only the first lines of a dashboard are drawn if it has more lines than the
+// terminal. The cursor could not move to lines above the first row of the terminal to remove them.
 func TestScreenOfFewLines(t *testing.T) {
 	term := &terminal{width: 20}
 	s := NewScreen(term, func() (int, int) { return 20, 3 })

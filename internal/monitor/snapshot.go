@@ -22,7 +22,7 @@ type Model struct {
 	Files           int      `json:"files"`
 	FilesDone       int      `json:"files_done"` // files that have finished, have failed or were complete before
 	FilesFailed     int      `json:"files_failed"`
-	Percent         Value    `json:"percent"` // share of the bytes on disk that is done
+	Percent         Value    `json:"percent"` // share of the bytes of its inputs on disk that is done
 	Sequences       int64    `json:"sequences"`
 	Tokens          int64    `json:"tokens"`
 	Seconds         Value    `json:"seconds"` // time from the first ready device until now or the end
@@ -47,7 +47,7 @@ type Device struct {
 	Tokens          int64  `json:"tokens"`
 	TokensPerSecond Value  `json:"tokens_per_second"`     // mean since the device was ready
 	Now             Value  `json:"tokens_per_second_now"` // rate in about the last ten seconds
-	Batch           int    `json:"batch_tokens"`          // largest number of tokens in a batch
+	Batch           int    `json:"batch_tokens"`          // maximum number of tokens in a batch of several sequences
 	LongPercent     Value  `json:"long_record_percent"`   // computed share of a long record, if there is one
 	Stage
 	Utilization Value `json:"utilization_percent"`
@@ -77,7 +77,7 @@ func (s *Stage) add(busy, waiting time.Duration) {
 // waits returns the percentage of its time that a stage has waited.
 func (s Stage) waits() Value { return 100 * s.Waiting / (s.Busy + s.Waiting) }
 
-// stale is the age at which a sample of a GPU's sensors is too old to be shown.
+// stale is the largest age at which a sample of a GPU's sensors is shown.
 const stale = 5 * sampleEvery
 
 // Snapshot returns the present state of the run.

@@ -1,5 +1,6 @@
-// Package readback lets tests check files that this module has written by reading them with other software: Python with
-// modules such as h5py, or Node.js with packages such as hyparquet. It skips a test if the software is not installed.
+// Package readback runs other software to read the files that this module has written, so that tests can check them:
+// Python with modules such as h5py, or Node.js with packages such as hyparquet. It skips a test if the software is not
+// installed.
 package readback
 
 import (
@@ -17,7 +18,7 @@ const NodeFolder = "READBACK_NODE"
 
 var (
 	mu    sync.Mutex
-	found = map[string]string{} // by modules: path of a Python that can import them; "" if there is none
+	found = map[string]string{} // by modules: command of a Python that can import all of them; "" if there is none
 )
 
 // Python runs a script with the arguments and returns its output. modules lists Python modules, separated by commas.

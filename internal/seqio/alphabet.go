@@ -28,7 +28,7 @@ func (a Alphabet) String() string {
 
 // Finding is the alphabet of an input and the reason why this alphabet was chosen.
 type Finding struct {
-	Alphabet    Alphabet // never Unknown
+	Alphabet    Alphabet // never Unknown in a Finding that a Reader returns
 	Why         string   // one of the Because constants; empty if the user gave the alphabet
 	Contradicts string   // extension of the input's name, if the letters clearly contradict it; otherwise empty
 }
@@ -40,8 +40,8 @@ const (
 	BecauseExtension = "extension"
 )
 
-// The alphabet is decided from the first records of an input, until their number or the number of their letters reaches
-// one of these limits. So detection takes bounded time and memory.
+// The alphabet is decided from the first records of an input, until their number, or the number of their letters other
+// than X, reaches one of these limits. So detection takes bounded time and memory.
 const (
 	detectRecords = 100
 	detectLetters = 4 << 20
@@ -49,7 +49,7 @@ const (
 
 const (
 	plainNucleotides = "ACGTUN"
-	nucleotides      = plainNucleotides + "RYSWKMBDHV" // all letters of DNA: the bases and the IUPAC codes
+	nucleotides      = plainNucleotides + "RYSWKMBDHV" // the IUPAC nucleotide codes, bases included
 )
 
 // extensionAlphabet maps file extensions to the alphabet of their files. It leaves out extensions that are used for
@@ -60,7 +60,7 @@ var extensionAlphabet = map[string]Alphabet{
 }
 
 // Classes of bytes, by the alphabet for which a byte is evidence. Bytes that are not letters, such as gaps, stops and
-// digits, are no evidence. So an alignment of DNA counts as DNA, and is then refused because of its gaps.
+// digits, are no evidence. So an alignment of DNA, which has gaps, counts as DNA.
 const (
 	classA = iota
 	classC
@@ -68,7 +68,7 @@ const (
 	classT // T or U
 	classN // any base, or asparagine
 	code   // the other IUPAC nucleotide codes, and I for inosine; all of them are amino acids, too
-	amino  // amino acids whose letters never occur in DNA
+	amino  // amino acids whose letters are no nucleotide codes
 	masked // X: a masked base, or any amino acid
 	noLetter
 	classes
@@ -116,9 +116,9 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// sureDNA and sureProtein are the smallest numbers of letters with which judge is sure of an alphabet. Of 200,000
-// stretches of 20 residues of real proteins it takes two for DNA, and of stretches of 30 residues none. Of 500,000
-// stretches of 8 real bases it takes none for protein.
+// sureDNA and sureProtein are the smallest numbers of letters with which judge can be sure of DNA and of protein. Of
+// 200,000 stretches of 20 residues of real proteins judge takes two for DNA, and of stretches of 30 residues none. Of
+// 500,000 stretches of 8 real bases it takes none for protein.
 const (
 	sureDNA     = 20
 	sureProtein = 8
@@ -142,14 +142,14 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 		return Protein, letters >= sureProtein
 	case bases == 4 && mixed && 100*plain >= 60*letters: // degenerate primers
 		return DNA, letters >= sureDNA && 100*plain >= 80*letters
-	case bases <= 2 && 100*plain < 85*letters: // linkers of proteins, such as (GGGGS)n and (GA)nGS
+	case bases <= 2 && 100*plain < 85*letters: // repeats in proteins, such as GGGGS in linkers and GAGAGS in silk
 		return Protein, letters >= sureDNA
 	}
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first 16 letters of a sequence. It saves time: contradicted calls glance for
-// every record, and counts all letters of a record only if the guess is not the alphabet of the input.
+// glance guesses DNA or Protein from the first 16 letters of a sequence. It saves time: contradicted counts all letters
+// of a record only if the guess is not the alphabet of the input.
 func glance(seq []byte) Alphabet {
 	const most = 16
 	seq = seq[:min(len(seq), most)]
@@ -192,7 +192,7 @@ func (v *ballot) add(seq []byte) Alphabet {
 // decide returns the alphabet of the input called name, or Unknown. It uses the first of these that gives an answer:
 // records that are certain evidence, the letters of all records together if they are certain evidence, the extension of
 // the name, and the alphabet that the letters look like. If none of them does and the records have no letters, it
-// returns DNA. Each record is then refused, because it has no letters.
+// returns DNA, because records without letters are bad in either alphabet.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -222,9 +222,9 @@ type decision struct {
 	records int
 }
 
-// contradicted checks a record against the alphabet of the input. It returns the other alphabet if the record is
-// certain evidence for it and glance guesses it, too. In all other cases it returns Unknown; also if the user gave the
-// alphabet, or if the input is FASTQ.
+// contradicted checks a record against the alphabet of the input, unless the user gave the alphabet or the input is
+// FASTQ. It returns the other alphabet if the record is certain evidence for it and glance guesses it, too. In all
+// other cases it returns Unknown.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
 		return Unknown
@@ -237,7 +237,8 @@ func (d *decision) contradicted(seq []byte) Alphabet {
 	return Unknown
 }
 
-// reminder returns a clause for an error about letters. It says that the alphabet was detected, not given by the user.
+// reminder returns a clause for an error about letters. The clause says how the alphabet was detected. It is empty if
+// the user gave the alphabet.
 func (d *decision) reminder() string {
 	switch d.Why {
 	case BecauseLetters:

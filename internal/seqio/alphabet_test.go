@@ -122,7 +122,7 @@ func TestFinding(t *testing.T) {
 	}
 }
 
-// manyRecords returns FASTA with n records of the same letters, which have different ids.
+// manyRecords returns FASTA with n records that have the same letters and different ids.
 func manyRecords(n int, letters string) string {
 	var b strings.Builder
 	for i := range n {

@@ -74,25 +74,26 @@ func beginsBlock(f io.ReaderAt, at, size int64) (bool, error) {
 	return blockLength(header[:]) > 0, nil
 }
 
-// place is a position in a file: the beginning of a record, or the end of the file. In a plain file, offset is the
-// position, and the other fields are 0. In a file of bgzip, the position is in the decompressed text of a block.
+// place is a position in a file: the beginning or the end of the file, or the beginning of a record. In a plain file,
+// offset is the position, and the other fields are 0. In a file of bgzip, the beginning of a record is a position in
+// the decompressed text of a block.
 type place struct {
-	offset int64 // in a file of bgzip, the offset at which the block with the position begins
-	within int64 // offset of the position in the decompressed text of the block
+	offset int64 // in a file of bgzip, the offset at which the block with the record begins, or the size of the file
+	within int64 // offset of the record in the decompressed text of the block
 	end    int64 // offset in the file at which the block ends; 0 if within is 0
 }
 
 // after returns the offset up to which the file must be read to get all text before p.
 func (p place) after() int64 { return max(p.offset, p.end) }
 
-// blocks decompresses consecutive gzip members of a file and records at which offsets they begin. The decompressed
-// bytes are called text.
+// blocks decompresses consecutive gzip members of a file. It stores the offset in the file of the current member. The
+// decompressed bytes are called text.
 type blocks struct {
 	*members
 	disk  *diskReader
 	base  int64           // offset of the first member in the file
 	at    int64           // offset of the current member in the file
-	end   int64           // offset of the end of the member before the current one
+	end   int64           // offset in the file of the end of the last member that was read to its end
 	text  int64           // number of bytes of text that Read has returned
 	limit int64           // number of bytes of text after which Read returns io.EOF
 	began func(b *blocks) // called when a member other than the first begins
@@ -172,8 +173,8 @@ func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 // cutText returns the place of the first record in the text of the blocks that begin at the offset at of the file or
 // later. disk reads the file from this offset on. A record that begins with the first byte of the text does not count.
 func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
-	type block struct{ at, text, end int64 } // end: offset at which the previous block ends
-	begun := []block{{at: at}}               // the blocks before the record: 24 bytes for 64 KiB of the file
+	type block struct{ at, text, end int64 } // the fields of type blocks, as they are when the block begins
+	begun := []block{{at: at}}               // the blocks that were read so far; each takes 24 bytes
 	b, err := newBlocks(disk, at, func(b *blocks) { begun = append(begun, block{b.at, b.text, b.end}) })
 	if err != nil {
 		return place{}, err
@@ -193,7 +194,7 @@ func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	if cut.within == 0 {
 		return cut, nil
 	}
-	for err = nil; b.end <= cut.offset && err == nil; { // reads to the end of the block, where its checksum is
+	for err = nil; b.end <= cut.offset && err == nil; { // reads to the end of the record's block, where the checksum is
 		_, err = io.CopyN(io.Discard, b, maxBlock)
 	}
 	if cut.end = b.end; len(begun) > i+1 {

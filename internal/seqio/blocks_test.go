@@ -39,8 +39,8 @@ func bgzip(content []byte, length func() int) []byte {
 	return append(file, eofBlock...)
 }
 
-// someLengths returns a function that gives bgzip random lengths of blocks. Some blocks are empty, and most are much
-// shorter than a long record.
+// someLengths returns a function that gives bgzip random lengths of blocks, from 0 to 1,000 bytes. Records of
+// randomFile may be longer than a block.
 func someLengths(rng *rand.Rand) func() int {
 	most := 1 + rng.IntN(1000)
 	return func() int { return max(0, rng.IntN(most+most/5+1)-most/5) }
@@ -124,8 +124,8 @@ func (c *countingReaderAt) ReadAt(p []byte, at int64) (int, error) {
 	return n, err
 }
 
-// TestACutReadsLittle checks that finding the beginning of a part in a file of bgzip reads at most 5 × 64 KiB, the
-// length of five blocks, wherever in the file the part begins.
+// TestACutReadsLittle checks that finding the beginning of a part at a random offset in a file of bgzip with short
+// records reads at most 5 × 64 KiB, the maximum length of five blocks.
 func TestACutReadsLittle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	content := bgzip(randomLetters(rng, "ACGT\n>>", 2<<20), func() int { return 65280 })

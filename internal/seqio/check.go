@@ -38,7 +38,7 @@ func (f *faults) err(file string) error {
 // Faults is the error of an input with several bad records.
 type Faults struct {
 	File  string
-	First []error // the first ten errors, in the order of the input: FormatErrors, or errors of Check's visit
+	First []error // the first errors, at most ten, in the order of the input: FormatErrors, or errors of Check's visit
 	Count int64   // number of all bad records
 }
 
@@ -66,8 +66,8 @@ func (e *Faults) Error() string {
 func (e *Faults) Unwrap() []error { return e.First }
 
 // Check reads a file to its end, without computing embeddings, so that even a bad record at the end is found before a
-// long run. It returns nil, or an error that names the bad records. Records for which visit returns an error are bad,
-// too. If ctx ends, Check returns early, with the bad records found so far.
+// long run. If it finds bad records, it returns an error that names the first ten. Records for which visit returns an
+// error are bad, too. If ctx ends, Check returns early, with the bad records found so far.
 func Check(ctx context.Context, path string, o Options, visit func(Record) error) error {
 	r, err := Open(path, o)
 	if err != nil {

@@ -12,8 +12,8 @@ func newChunk() *chunk { return freeChunks.Get().(*chunk) }
 
 func (c *chunk) free() { freeChunks.Put(c) }
 
-// chunks collects bytes. It never moves the bytes that it already contains. So a sequence of any length is copied only
-// once: take copies it to memory of the sequence's own size.
+// chunks collects the bytes of a sequence without moving them when it grows. take then copies them to memory of the
+// sequence's own size.
 type chunks struct {
 	parts []*chunk
 	last  []byte // the used part of the last chunk in parts; all other chunks are full

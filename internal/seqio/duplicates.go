@@ -50,8 +50,8 @@ func (s *idSet) hash(id string) idHash {
 	return idHash{maphash.String(s.seeds[0], id), maphash.String(s.seeds[1], id)}
 }
 
-// claim records that the record on the given line has the given id. If an earlier record has the same id, claim returns
-// the line of that record and false.
+// claim adds the id of the record on the given line to the set. If an earlier record has the same id, claim returns the
+// line of that record and false.
 func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	h := s.hash(id)
 	if earlier, taken := s.seen[h]; taken {

@@ -11,13 +11,13 @@ import (
 var (
 	// ErrNotSequences means that the input is neither FASTA nor FASTQ, or it is a folder.
 	ErrNotSequences = errors.New("not FASTA or FASTQ")
-	// ErrNoRecords means that the input is empty.
+	// ErrNoRecords means that the input is empty, or contains only white space.
 	ErrNoRecords = errors.New("no records")
 	// ErrAlphabet means that the records do not reveal the alphabet of the input, or they have both alphabets.
 	ErrAlphabet = errors.New("neither DNA nor protein")
 	// ErrTruncated means that the input ends inside a FASTQ record.
 	ErrTruncated = errors.New("truncated FASTQ record")
-	// ErrMalformed means that the lines of a FASTQ record do not fit together, or a header is too long.
+	// ErrMalformed means that the lines of a FASTQ record do not fit together, or a header or "+" line is too long.
 	ErrMalformed = errors.New("malformed record")
 	// ErrDamaged means that the compressed input cannot be decompressed to its end, or other data follows its end.
 	ErrDamaged = errors.New("damaged compressed data")
@@ -25,15 +25,15 @@ var (
 	ErrLimit = errors.New("beyond a limit")
 	// ErrBadRecord means that a record has no id, no letters or an illegal letter, and the policy is BadError.
 	ErrBadRecord = errors.New("bad record")
-	// ErrGuessed is an ErrBadRecord for a letter of the other alphabet. The alphabet was detected, perhaps wrongly.
+	// ErrGuessed is an ErrBadRecord for a letter or '*' in an input whose alphabet was detected, perhaps wrongly.
 	ErrGuessed = fmt.Errorf("%w: guessed", ErrBadRecord)
 	// ErrGap is an ErrBadRecord for a gap, which is an illegal letter under GapsError.
 	ErrGap = fmt.Errorf("%w: a gap", ErrBadRecord)
-	// ErrLongRecord means that a record is longer than Options.Longest, and the policy is BadError.
+	// ErrLongRecord means that a record has more letters than Options.Longest allows, and the policy is BadError.
 	ErrLongRecord = fmt.Errorf("%w: a record", ErrLimit)
 	// ErrDuplicateID means that two records have the same id, and the policy is DuplicateError.
 	ErrDuplicateID = errors.New("duplicate id")
-	// ErrInputName means that two inputs would be written to the same output.
+	// ErrInputName means that the outputs of two inputs would have the same name.
 	ErrInputName = errors.New("inputs with the same name")
 	// ErrGivenTwice means that a file is named twice, by its path or by a folder or glob that leads to it.
 	ErrGivenTwice = errors.New("an input is given twice")
@@ -73,7 +73,7 @@ func (e *FormatError) Error() string {
 // Unwrap returns Err.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// shorten returns the beginning of s, so that a message stays readable.
+// shorten returns s, or its first 80 bytes and "…" if it is longer, so that a message stays readable.
 func shorten(s string) string {
 	const most = 80
 	if len(s) <= most {

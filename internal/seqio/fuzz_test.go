@@ -96,8 +96,8 @@ func checkClean(t *testing.T, records []Record, r *Reader) {
 }
 
 // writeRecords writes random records in a random layout that the format allows. It returns the text, and the records
-// that a reader of the text must return. The keys of ends are the lengths to which the text can be truncated between
-// two records; the values are the numbers of records that are left.
+// that a reader of the text must return. The keys of ends are the lengths to which the text can be truncated after a
+// complete record; the values are the numbers of records that are left.
 func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
 	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
 	width := 1 + rng.IntN(30)
@@ -209,7 +209,7 @@ func isPrefix(got, want []Record) bool {
 
 // FuzzJudge checks two properties of judge, which tells DNA from protein by the letters. First, the case and the order
 // of the letters, and additional gaps, stops, digits and X, must not change the result. Second, a text that consists
-// only of letters that never occur in DNA must not be certainly DNA.
+// only of letters that are no nucleotide codes must not be certainly DNA.
 func FuzzJudge(f *testing.F) {
 	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", "0İ", ""} {
 		f.Add([]byte(letters), uint64(1))

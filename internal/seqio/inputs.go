@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// Input is one file to read, or standard input.
+// Input is one file to read, or standard input. TellApart may change Name and Dir.
 type Input struct {
-	Path     string   // path that the user gave, or of a file in a folder that the user gave; "-": standard input
+	Path     string   // path of the file, which may be below a folder that the user gave; "-": standard input
 	Name     string   // start of the output's name: file name without sequence and compression extensions, or "stdin"
-	Dir      string   // folder of the output, with slashes: path from the user's folder to the file's (see TellApart)
+	Dir      string   // folder of the output: path, with slashes, from a folder that the user gave to the file's; or ""
 	Alphabet Alphabet // alphabet that the user gave, or Unknown
 }
 
@@ -32,7 +32,7 @@ type LeftOut struct {
 	Extensions map[string]int // in lower case; ".txt.gz" for a compressed file, "" for a file without extension
 }
 
-// String returns "N files: .txt 2, .zip 1", the most frequent extensions first.
+// String returns a text such as "3 files: .txt 2, .zip 1", with the most frequent extensions first.
 func (l LeftOut) String() string {
 	extensions := slices.SortedFunc(maps.Keys(l.Extensions), func(a, b string) int {
 		return cmp.Or(cmp.Compare(l.Extensions[b], l.Extensions[a]), strings.Compare(a, b))
@@ -53,8 +53,8 @@ func (l LeftOut) String() string {
 // the FASTA and FASTQ files in it and below. Expand recognises these files by their extensions, follows links and
 // ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
 // file of that path. The inputs are sorted by path. Each gets forced as its Alphabet. Expand also returns a LeftOut for
-// each folder with files that are not inputs. If an argument leads to no file, the error wraps ErrNoInput. CheckPaths
-// and CheckNames find conflicts between the inputs of several arguments.
+// arg, or for a match of the glob, if it is a folder with files that are not inputs. If arg leads to no file, the error
+// wraps ErrNoInput. CheckPaths and CheckNames find conflicts between the inputs of several arguments.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -86,8 +86,8 @@ type expansion struct {
 	leftOut []LeftOut
 }
 
-// expand adds the inputs of one argument. If a file has exactly this name, the argument is that file even if it looks
-// like a glob.
+// expand adds the inputs of one argument. If a file or folder has exactly this name, the argument stands for it even if
+// the name looks like a glob.
 func (e *expansion) expand(arg string) error {
 	if arg == "-" {
 		e.inputs = append(e.inputs, Input{Path: "-", Name: "stdin"})
@@ -112,8 +112,8 @@ func (e *expansion) expand(arg string) error {
 }
 
 // spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It does not change a path with
-// "..", because the folder above depends on symbolic links. It does not shorten "./-" to "-", which would be standard
-// input.
+// "..", because the folder to which ".." leads depends on symbolic links. It does not shorten "./-" to "-", which would
+// be standard input.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -154,8 +154,8 @@ func (e *expansion) path(p string) error {
 
 // folder adds the sequence files in the folder root.Folder/dir and below, and counts the other files in root. It
 // follows symbolic links, because workflow managers link to their inputs. above contains the folders that lead to dir;
-// a link to one of them is not followed, because it would lead back to dir. If a file or folder below cannot be read,
-// it becomes an input all the same, so that only this input fails, when it is opened.
+// a link to one of them is not followed, because it would lead back to dir. A sequence file or a folder below that
+// cannot be read becomes an input all the same, so that only this input fails, when it is opened.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
@@ -202,7 +202,8 @@ func extensionOf(name string) string {
 	return strings.ToLower(filepath.Ext(stem) + strings.TrimPrefix(name, stem))
 }
 
-// isSequenceName reports whether a file name has a sequence extension, in upper or lower case.
+// isSequenceName reports whether a file name has a sequence extension, perhaps followed by a compression extension.
+// Case does not matter.
 func isSequenceName(name string) bool {
 	stem := trimExtension(name, compressionExtensions)
 	return trimExtension(stem, sequenceExtensions) != stem

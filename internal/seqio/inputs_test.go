@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// tree creates empty files in a new folder and returns its path.
+// tree creates empty files in a new folder and returns the path of the folder.
 func tree(t *testing.T, files ...string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -169,8 +169,8 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 	}
 }
 
-// TestCheckNamesOverCombinedLists checks that CheckNames finds two inputs of the same output name from different calls
-// of Expand, unless their alphabets or folders differ, and that CheckPaths finds a file that is given twice.
+// TestCheckNamesOverCombinedLists checks that CheckNames finds two inputs with the same output name, unless their
+// alphabets or output folders differ, and that CheckPaths finds a file that is given twice.
 func TestCheckNamesOverCombinedLists(t *testing.T) {
 	one, two := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.fa", Name: "s", Alphabet: DNA}
 	if err := CheckNames([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.fa") {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Values in cleaner.table for bytes that are not letters. Every other value there is the letter that replaces the byte.
 const (
-	illegal = 0
+	// illegal and blank are values in cleaner.table. Every other value there is the letter that replaces the byte.
+	illegal = 0   // the byte is refused
 	blank   = ' ' // the byte is removed: white space, and gaps under GapsRemove
 
 	letterBit = 0x40 // bit that is set in every letter, but neither in illegal nor in blank
@@ -68,8 +68,8 @@ func (c *cleaner) clean(seq []byte) ([]byte, error) {
 		seq = c.withoutStop(seq)
 	}
 	table := &c.table
-	// Nearly all sequences contain only letters, so the first loop processes four letters at a time, up to a byte that
-	// is not a letter.
+	// Nearly all sequences contain only letters, so the first loop processes four bytes at a time, until one of the
+	// four is not a letter.
 	n := 0
 	for n+4 <= len(seq) {
 		s := (*[4]byte)(seq[n:])
@@ -105,7 +105,7 @@ func (c *cleaner) withoutStop(seq []byte) []byte {
 	return seq
 }
 
-// onlyGaps reports whether a sequence has gaps and no letters.
+// onlyGaps reports whether a sequence consists of gaps and white space.
 func onlyGaps(seq []byte) bool { return len(bytes.Trim(seq, gaps+asciiSpace)) == 0 }
 
 // illegalLetter is an error that names the letter and its position, counted from 1 in the letters of the record.

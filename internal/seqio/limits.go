@@ -52,7 +52,7 @@ func (x *xzBlocks) Read(p []byte) (n int, err error) {
 			err = xzLimit(p)
 		}
 		if err != nil {
-			return 0, err // the decoder ignores an error that comes with all bytes
+			return 0, err // the decoder ignores an error that comes with all bytes that it asked for
 		}
 	} else {
 		n, err = x.packed.Read(p)

@@ -9,8 +9,8 @@ import (
 )
 
 // output is the name of an output together with the alphabet of its input. The alphabet determines the model, whose
-// name becomes part of the name of the file. So the outputs of s.fna (DNA) and s.faa (protein) may have the same name.
-// Two inputs of the same alphabet, or of unknown alphabet, must have outputs of different names.
+// name becomes part of the name of the file. So name may be s for both s.fna (DNA) and s.faa (protein). Two inputs of
+// the same alphabet, or of unknown alphabet, must have outputs with different values of name.
 type output struct {
 	name  string
 	model Alphabet
@@ -18,7 +18,8 @@ type output struct {
 
 func (in *Input) output() output { return output{path.Join(in.Dir, in.Name), in.Alphabet} }
 
-// CheckNames returns an error that wraps ErrInputName if the outputs of two inputs would have the same name.
+// CheckNames returns an error that wraps ErrInputName if the outputs of two inputs of the same alphabet would have the
+// same name.
 func CheckNames(inputs []Input) error {
 	owner := make(map[output]string, len(inputs))
 	for _, in := range inputs {
@@ -35,7 +36,7 @@ func CheckNames(inputs []Input) error {
 // folders, the differing part of the paths of the folders becomes part of each Dir: S1/final.contigs.fa and
 // S2/final.contigs.fa get the Dirs S1 and S2. If the inputs are in the same folder, each Name becomes the file name
 // with its extensions: x.fna and x.ffn.gz. Standard input, and inputs whose outputs would have its name, are not
-// changed. So some outputs may still have the same name; CheckNames reports them.
+// changed. Some outputs may still have the same name afterwards; CheckNames reports them.
 func TellApart(inputs []*Input) {
 	for _, same := range sameNames(inputs) {
 		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
@@ -64,9 +65,9 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders makes the Dirs of inputs different; before, they must all be the same. It takes the path of each input's
-// folder, removes the folders at the start and at the end that all these paths have in common, and puts the rest before
-// the input's Dir. Inputs in the same folder still have the same Dir afterwards.
+// addFolders makes the Dirs of inputs in different folders different. It requires equal Dirs. It takes the path of each
+// input's folder, removes the folders at the start and at the end that all these paths have in common, and puts the
+// rest before the input's Dir. Inputs in the same folder still have the same Dir afterwards.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {
@@ -108,7 +109,7 @@ func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
 	var list []string
-	for end := len(folders); end >= 0; end-- { // folders[end:] is the Dir that Expand gave to the file
+	for end := len(folders); end >= 0; end-- { // folders[end:] is a Dir that Expand may have given to the file
 		dir := path.Join(folders[end:]...)
 		list = append(list, dir)
 		for from := range end {

@@ -7,7 +7,7 @@ import (
 )
 
 func TestTellApart(t *testing.T) {
-	for paths, want := range map[string]string{ // keys: the paths of the inputs, each with its Dir after a "|"
+	for paths, want := range map[string]string{ // keys: the paths of the inputs; a Dir, if not empty, follows a "|"
 		"/w/a/x.fa /w/b/y.fa":                       "x y",
 		"/w/a/x.fa /w/b/x.fa":                       "a/x b/x",
 		"/w/a/m/x.fa /w/b/m/x.fa":                   "a/x b/x",

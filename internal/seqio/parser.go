@@ -11,7 +11,7 @@ import (
 
 const (
 	maxHeader     = 1 << 20 // maximum number of bytes of a header line or a "+" line
-	maxEmptyReads = 100     // reads in a row that may return neither bytes nor an error
+	maxEmptyReads = 100     // reading fails when this number of reads in a row return neither bytes nor an error
 )
 
 // parser reads FASTA and FASTQ records from a stream, once, from front to back. It checks the structure of the records,
@@ -22,14 +22,14 @@ type parser struct {
 	src  io.Reader
 	name string // name of the input in errors
 	ends newlines
-	buf  *chunk // the bytes that the last read of src returned
+	buf  *chunk // memory for the bytes that the last read of src returned
 	rest []byte // the part of buf that has not been parsed yet
 	err  error  // the error with which src ended, or nil
 
-	line       int64 // 1-based number of the line that rest is in; 0 before the first byte
+	line       int64 // 1-based number of the line in which rest begins; 0 before the first byte
 	fastq      bool
 	opened     int64  // line of the current record's header; 0 before the first record
-	begun      bool   // the first header has been read, and is not one of PIR or SAM
+	begun      bool   // the first header of the file was read and is not one of PIR or SAM, or is in an earlier part
 	mayBeEmpty bool   // whether an input without records is allowed
 	header     []byte // header of the current record, without its '>' or '@'
 	plus       []byte // the line between letters and quality values, with its '+'
@@ -119,7 +119,7 @@ func (p *parser) skipBlank() {
 	}
 }
 
-// readFASTA reads a record up to the '>' of the next record. A record may have no letters.
+// readFASTA reads a record up to the '>' of the next record or the end of the input. A record may have no letters.
 func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
@@ -178,8 +178,8 @@ func (p *parser) readFASTQ() error {
 	return nil
 }
 
-// readPlus reads the line between the letters and the quality values. After its '+' the line must be empty, or begin
-// with the id of the record.
+// readPlus reads the line between the letters and the quality values. After its '+' the line must be blank, or its
+// first word must be the id of the record.
 func (p *parser) readPlus() error {
 	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // the usual line, which contains only a '+'
 		p.rest = p.rest[2:]
@@ -301,8 +301,8 @@ func (p *parser) id() string {
 	return id
 }
 
-// beginning returns the first 20 bytes of the current line, or the whole line without its newline if it is shorter, for
-// a message.
+// beginning removes up to 20 bytes of the current line from p.rest and returns them, without the newline, for a
+// message.
 func (p *parser) beginning() []byte {
 	const most = 20
 	var start []byte

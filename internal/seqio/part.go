@@ -14,14 +14,15 @@ import (
 // the stored, possibly compressed file. The parts with the ranges [0, a), [a, b), …, [y, Size) together have each
 // record exactly once. The zero value is the whole file.
 //
-// A plain file, or one that bgzip has compressed, is cut: a part begins with the first record after From and ends
-// before the first record after To (see cut), and the bytes before it are not read. Any other compressed file is
-// interleaved: each part reads all of it and returns only some groups of partBlock consecutive records (see share).
+// A plain file, or one that bgzip has compressed, is cut: a part begins with the first record at or after From and ends
+// before the first record at or after To (see cut). Bytes outside the part are read only to find its beginning and its
+// end. Any other compressed file is interleaved: each part reads all of it and returns only some groups of partBlock
+// consecutive records (see share).
 //
 // All parts have the alphabet of the whole file. Ids are compared within a part only, see DuplicateKeep.
 type Part struct {
 	From, To   int64 // 0 ≤ From ≤ To ≤ Size
-	Size       int64 // of the whole file in bytes
+	Size       int64 // size of the whole file in bytes
 	Compressed bool
 
 	blocked  bool // compressed by bgzip
@@ -32,7 +33,8 @@ type Part struct {
 // partBlock is the number of consecutive records of an interleaved file that belong to the same part.
 const partBlock = 64
 
-// Whole returns the part that is the whole file of r, which must have been opened by Open. Its range can be changed.
+// Whole returns the part that is the whole file of r, which must have been opened by Open. The caller may change the
+// range of the part.
 func Whole(r *Reader) Part {
 	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", blocked: r.source.blocked,
 		fastq: r.parser.fastq, decision: r.decision}
@@ -49,7 +51,8 @@ func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
 // read.
 func (p Part) isCut() bool { return !p.IsZero() && !p.Interleaved() }
 
-// Name returns the name of the part of a file in messages. The lines of a part are counted from its first record.
+// Name returns the name of the part of a file in messages. If lines are counted from the first record of the part and
+// not from the beginning of the file, the name says so.
 func (p Part) Name(file string) string {
 	if p.From == 0 || p.Interleaved() {
 		return file
@@ -77,8 +80,8 @@ func (p *Part) share(index int64) int64 {
 	return int64(high)
 }
 
-// source returns the decompressed content of the part, or of the whole file if p is the zero value. Of an interleaved
-// file it also returns the whole content.
+// source returns the decompressed content that a Reader of the part needs: that of the whole file if p is the zero
+// value or interleaved, and only that of the part if p is cut.
 func (p *Part) source(f *os.File) (*source, error) {
 	if !p.isCut() {
 		return newSource(f)

@@ -149,7 +149,7 @@ func TestPartsHaveEachRecordOnce(t *testing.T) {
 }
 
 // TestPartsAreOfEqualSize checks that seven parts of a large file have equal sizes, within 10%, if their ranges are
-// equal. The size is the number of letters or, in an interleaved file, of records.
+// equal. The size is the number of letters in ids and sequences or, in an interleaved file, of records.
 func TestPartsAreOfEqualSize(t *testing.T) {
 	dir := t.TempDir()
 	for form := range 5 {
@@ -230,7 +230,7 @@ func TestRecordsOfManyLines(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		var b strings.Builder
 		for i := range 8 {
-			// Together with the lines around them, the quality values look like a record of four lines.
+			// Together with the lines around them, the quality values may look like a record of four lines.
 			fmt.Fprintf(&b, "@r%d\nACGTACGT\nACGT\nACGTACGT\n+\n%s\n", i, []string{"@IIIIIII\nIIII\n+IIIIIII", "IIII\n@III\nACGT\n+III\nIIII", "IIIIIIIIIIII\n@III\nIIII"}[rng.IntN(3)])
 		}
 		if err := os.WriteFile(path, []byte(b.String()), 0o666); err != nil {

@@ -26,7 +26,7 @@ type Reader struct {
 	others   int64 // number of records so far that do not belong to Options.Part
 	ids      *idSet
 	skipped  skipLog
-	faults   *faults // collects bad and duplicate records; if nil, the first of them ends the reading
+	faults   *faults // collects the errors of records; if nil, the first such error ends the reading
 	err      error   // the error that every later Read returns
 	finished bool    // whether Read has returned io.EOF
 	closed   bool
@@ -117,7 +117,7 @@ func (r *Reader) readAhead() error {
 		if r.parser.fastq {
 			break
 		}
-		if given || raw.header == "" || raw.tooLong { // a bad record is no evidence
+		if given || raw.header == "" || raw.tooLong { // a given alphabet needs no evidence; a bad record is no evidence
 			continue
 		}
 		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {
@@ -144,22 +144,22 @@ func (r *Reader) readAhead() error {
 	return nil
 }
 
-// Finding returns the alphabet of the input. If the alphabet was detected, Finding also contains the reason for it, and
-// any file extension that contradicts it.
+// Finding returns the alphabet of the input. If the alphabet was detected, Finding also returns the reason for it, and
+// the extension of the file if the extension contradicts the alphabet.
 func (r *Reader) Finding() Finding { return r.decision.Finding }
 
 // Alphabet returns the alphabet, given or detected. It is never Unknown.
 func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 
-// otherAlphabet returns the error for a record of the alphabet a whose predecessors have the other alphabet.
+// otherAlphabet returns the error for a record of the alphabet a that follows records of the other alphabet.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
 	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
-// Read returns the next record, or io.EOF after the last. Every other error is final, too. It is a FormatError, which
-// wraps any error of the file system, or says that the Reader is closed.
+// Read returns the next record, or io.EOF after the last. Any other error is a FormatError, which wraps the error of a
+// failed read, or, after Close, an error that wraps os.ErrClosed. Every error is final: later calls return it again.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()
@@ -231,9 +231,8 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 	return r.parser.next()
 }
 
-// badLetter handles a record with an illegal letter. The record is left out or ends the reading, depending on the
-// options. A record that consists only of gaps is reported as empty, because it has no letters even if gaps are
-// removed.
+// badLetter calls bad for a record with an illegal letter. A record that consists only of gaps is reported as empty,
+// because it has no letters even if gaps are removed.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):
@@ -242,7 +241,7 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 		return r.bad(record, ReasonGap, ErrGap, illegal.Error())
 	}
 	kind, why := ErrBadRecord, ""
-	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // legal in the other alphabet
+	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // may be legal in the other alphabet
 		if why = r.decision.reminder(); why != "" {
 			kind = ErrGuessed
 		}
@@ -250,7 +249,7 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 	return r.bad(record, ReasonIllegalLetter, kind, illegal.Error()+why)
 }
 
-// bad handles a bad record. The record is left out or ends the reading, depending on the options.
+// bad handles a bad record. Under BadSkip it leaves the record out, and under BadError it calls fault.
 func (r *Reader) bad(record Record, reason string, kind error, detail string) (Record, bool, error) {
 	if r.options.OnBad == BadSkip {
 		r.skip(record, reason, detail)
@@ -259,7 +258,8 @@ func (r *Reader) bad(record Record, reason string, kind error, detail string) (R
 	return r.fault(record, kind, detail)
 }
 
-// fault ends the reading, or adds the record to r.faults and leaves it out.
+// fault returns the error for a record, which ends the reading. If r.faults is not nil, fault instead adds the error to
+// r.faults and leaves the record out.
 func (r *Reader) fault(record Record, kind error, msg string) (Record, bool, error) {
 	err := r.formatError(record, kind, msg)
 	if r.faults == nil {
@@ -295,8 +295,8 @@ func (r *Reader) Records() int64 { return r.index - r.others }
 // so far. It includes records that were read to detect the alphabet.
 func (r *Reader) Position() int64 { return r.source.position(len(r.parser.rest)) }
 
-// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. It returns
-// ErrNotRead until Read has returned io.EOF.
+// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. Until Read has
+// returned io.EOF, Digest returns an error that wraps ErrNotRead.
 func (r *Reader) Digest() (sum string, size int64, err error) {
 	if !r.finished {
 		return "", 0, fmt.Errorf("%s: %w", r.name, ErrNotRead)

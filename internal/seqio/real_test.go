@@ -80,8 +80,8 @@ func TestReadsRealFiles(t *testing.T) {
 }
 
 // TestRealLettersAreNotMistaken divides real sequences into short stretches. judge must not be certain that a stretch
-// of a genome is protein. Of 200,000 stretches of proteins it may take two for DNA; these are short repeats, such as
-// glycine and alanine in EBNA1 of the Epstein-Barr virus.
+// of a genome is protein. Of 200,000 stretches of 20 residues of proteins it may take two for DNA; these are short
+// repeats, such as glycine and alanine in EBNA1 of the Epstein-Barr virus.
 func TestRealLettersAreNotMistaken(t *testing.T) {
 	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
 		r, err := Open(realFile(t, file), Options{})

@@ -1,7 +1,7 @@
 // Package seqio reads FASTA and FASTQ input as clean records. One reader supports both formats, plain or compressed,
-// from a file or from standard input. It detects the alphabet, checks and normalises the letters, keeps ids unique, and
-// names file, record and line in its errors. The package also expands arguments of the command line into a list of
-// files.
+// from a file or from standard input. It detects the alphabet, checks and normalises the letters, detects duplicate
+// ids, and names file, record and line in its errors. The package also expands arguments of the command line into a
+// list of files.
 //
 // It must not depend on models, tokens, output formats or the flags of the command line.
 package seqio
@@ -9,16 +9,17 @@ package seqio
 import "fmt"
 
 // Record is a sequence, checked and normalised. It belongs to the caller: the reader does not use it again. Short
-// sequences share blocks of memory, which are freed when none of them is in use.
+// sequences share blocks of memory; a block is freed when none of its sequences is in use.
 type Record struct {
 	ID          string // first word of the header, made unique under DuplicateSuffix; valid UTF-8, no white space
 	Description string // the header after the id, trimmed; valid UTF-8
 	Seq         []byte // at least one letter; cleaned as described at Options
 	Line        int64  // 1-based line of the header, from the start of the input or of a Part that is not interleaved
-	Index       int64  // 0-based, in the input or in a Part that is not interleaved; records left out count
+	Index       int64  // 0-based number in the input, or in a Part that is not interleaved; records left out count, too
 }
 
-// Policy determines the treatment of a bad record: a record without an id, without letters, or with an illegal letter.
+// Policy determines the treatment of a bad record: a record without an id, without letters, with an illegal letter, or
+// with too many letters.
 type Policy uint8
 
 const (
@@ -47,15 +48,15 @@ const (
 // Options configures a Reader. The zero value detects the alphabet, converts letters to upper case, and stops at the
 // first bad or duplicate record.
 //
-// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in FASTQ,
-// and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and A–Z in
-// proteins.
+// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in DNA of
+// FASTQ, and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and
+// A–Z in proteins.
 type Options struct {
 	Alphabet   Alphabet        // Unknown means that it is detected
 	KeepCase   bool            // leave lower-case letters as they are
 	MinLength  int             // records with fewer letters are left out and counted
 	Gaps       GapPolicy       // meaning of '-' and '.' inside a sequence
-	OnBad      Policy          // treatment of records without id or letters, or with illegal letters
+	OnBad      Policy          // treatment of bad records
 	Duplicates DuplicatePolicy // treatment of records whose id was returned before
 	Longest    Limit           // records with more letters are bad; the zero value is a limit of MaxLetters
 	Part       Part            // the part of the file to read; its alphabet is used instead of Alphabet
@@ -92,7 +93,7 @@ type Skip struct {
 	ID     string // empty under ReasonNoID
 	Line   int64  // 1-based line of the record's header
 	Reason string // one of the Reason constants
-	Detail string // one sentence for people
+	Detail string // explanation for messages
 }
 
 // maxSkipExamples is the number of skipped records that skipLog keeps for each reason.

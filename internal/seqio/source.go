@@ -33,8 +33,8 @@ const (
 // library that decodes xz accepts a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
 
-// source reads the decompressed content of an input. It hashes the bytes of the input before decompression. It starts
-// no goroutine.
+// source reads the decompressed content of an input. disk hashes the bytes of the input before decompression. A source
+// starts no goroutine.
 type source struct {
 	content     io.Reader
 	disk        *diskReader
@@ -46,8 +46,8 @@ type source struct {
 	close       func()        // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes. If that is gzip, newSource also recognises a second
-// compression inside the gzip data. Its errors are the same as those of Read.
+// newSource recognises the compression of r by its first bytes. If r is gzip data, newSource also recognises a second
+// compression inside it. It returns the errors of explain.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	s.packed = bufio.NewReaderSize(s.disk, streamBuffer)
@@ -122,8 +122,8 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 
 func (d *damage) Unwrap() error { return d.cause }
 
-// Read returns decompressed bytes. It removes a byte order mark at the beginning of the input, for which p must have
-// room, three bytes. explain describes its errors.
+// Read returns decompressed bytes. It removes a byte order mark of three bytes at the beginning of the content; in the
+// first call p must have room for the mark. Read returns the errors of explain.
 func (s *source) Read(p []byte) (n int, err error) {
 	defer func() { s.text += int64(n) }()
 	n, err = s.content.Read(p)

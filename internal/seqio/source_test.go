@@ -119,12 +119,12 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 	}
 }
 
-// TestPositionFollowsTheRecords checks that after each record Reader.Position is about the same share of the stored
-// bytes as the share of the records that have been read.
+// TestPositionFollowsTheRecords checks Reader.Position after each record, apart from the first tenth of the records.
+// The position, as a share of the stored bytes, must be about the share of the records that have been read.
 func TestPositionFollowsTheRecords(t *testing.T) {
 	const records = 4000
 	text := string(proteinRecords(records, 300))
-	for ext, ahead := range map[string]float64{"": 0.001, ".gz": 0.03} { // maximum share of the input in buffers
+	for ext, ahead := range map[string]float64{"": 0.001, ".gz": 0.03} { // maximum share of the input that buffers hold
 		content := compressions(t)[ext](text)
 		r, err := NewReader(bytes.NewReader(content), "x", Options{})
 		if err != nil {
@@ -226,8 +226,8 @@ func TestCompressedInputInGzipIsRead(t *testing.T) {
 }
 
 // TestBytesAfterGzipMembers checks the bytes after a gzip member, before the next member or at the end. Zeros are
-// accepted as padding. Other bytes must be an error that gives their number. The record before them is then not
-// returned.
+// accepted as padding. Bytes that do not begin another member must be an error that gives their number, and a truncated
+// member must be an error, too. The record before such bytes is not returned.
 func TestBytesAfterGzipMembers(t *testing.T) {
 	gz := compressions(t)[".gz"]
 	one, two := string(gz(">a\nACGT\n")), string(gz(">b\nGGTT\n"))
@@ -370,7 +370,7 @@ func TestOpenTakesPathsLiterally(t *testing.T) {
 }
 
 func TestClosingEarlyLeavesNoGoroutine(t *testing.T) {
-	for _, ext := range []string{"", ".gz", ".zst"} { // the other decompressors start no goroutine
+	for _, ext := range []string{"", ".gz", ".zst"} {
 		compress := compressions(t)[ext]
 		path := filepath.Join(t.TempDir(), "in")
 		var text strings.Builder

@@ -59,10 +59,10 @@ func arrowFields(columns []arrowField) []flatTable {
 // int of at most 32 bits, a string, a flatTable, a []flatTable, or nil for its default value.
 type flatTable []any
 
-// appendFlatTable appends a table to the FlatBuffers message b, and makes the offset at position from of the message
-// refer to the table. A table must follow the offset that refers to it, because offsets are unsigned.
+// appendFlatTable appends a table to the FlatBuffers message b, and sets the offset at position from, which refers to
+// the table. The table must follow this offset, because offsets are unsigned.
 func appendFlatTable(b []byte, t flatTable, from int) []byte {
-	const fieldSize, tableHeader = 4, 4 // in bytes; a field takes 4, whatever its type
+	const fieldSize, tableHeader = 4, 4 // in bytes; a field that is not nil takes 4
 	b = align4(b)
 	vtable := len(b)
 	size := tableHeader

@@ -18,14 +18,14 @@ import (
 	"time"
 )
 
-// fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
+// fileSystem is a set of file operations that the package uses. Tests replace it to make operations fail.
 type fileSystem interface {
 	create(path string) (file, error) // for reading and writing; fails if path exists
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
-	// openLog opens a file for reading and appending, and creates the file if needed. It waits for the lock of the file,
-	// which is held until the file is closed.
+	// openLog opens a file for reading and appending, and creates the file if needed. On a file system with locks, it
+	// waits for the lock of the file, which is held until the file is closed.
 	openLog(ctx context.Context, path string) (logFile, error)
 	truncate(path string, size int64) error
 	syncTree(dir string) error // writes all files of a folder to the disk
@@ -54,15 +54,15 @@ type osFS struct{ noLocks bool }
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
-// create creates a file and locks it, because RemoveLeftovers removes unlocked files, which it takes for those of
-// killed runs.
+// create creates a file and, on a file system with locks, locks it: RemoveLeftovers takes an unlocked temporary file
+// for that of a killed run, and removes it.
 func (s osFS) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	err = s.tryLock(f, false)
-	if errors.Is(err, ErrLocked) || err == nil && !isAt(f, path) { // RemoveLeftovers has found the file before it was locked
+	if errors.Is(err, ErrLocked) || err == nil && !isAt(f, path) { // another process has locked or removed the file
 		f.Close()
 		return nil, fs.ErrExist
 	}
@@ -104,8 +104,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path that err contains: usually that of a
-// temporary file, which means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err contains, which may be that of
+// a temporary file and then means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -129,13 +129,13 @@ type atomicFile struct {
 	temp  string
 	f     file // nil after it is closed
 	buf   *bufio.Writer
-	sum   hash.Hash // SHA-256 of the written bytes; nil for a rewritable file, which seal reads at the end
+	sum   hash.Hash // SHA-256 of the written bytes; nil for a rewritable file until seal reads it
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
 // createUnique creates and locks a file whose path is prefix and 16 random hexadecimal digits. It tries again if
-// RemoveLeftovers, called by another process, finds the file before it is locked. Random pauses keep the two processes
-// from colliding at every attempt.
+// another process, in RemoveLeftovers or readClaim, locks the file first. Random pauses keep the two processes from
+// colliding at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
 	const attempts = 16
 	for range attempts {
@@ -164,7 +164,7 @@ func createTemp(fsys fileSystem, final string, rewritable bool) (*atomicFile, er
 	return a, nil
 }
 
-// sink writes the buffered bytes of a file to the disk and to the digest.
+// sink writes the buffered bytes of an atomicFile to its temporary file and, if there is one, to its digest.
 type sink struct{ a *atomicFile }
 
 func (s sink) Write(p []byte) (int, error) {
@@ -296,7 +296,7 @@ func (a *atomicFile) close() error {
 	return nil
 }
 
-// discard closes and removes the temporary file. It does nothing if the file was renamed or removed before.
+// discard closes and removes the temporary file. It removes nothing if the file was renamed or removed before.
 func (a *atomicFile) discard() error {
 	_ = a.close() // an error does not matter, because the content is not needed
 	if a.temp == "" {
@@ -319,7 +319,7 @@ type pending interface {
 // fileSet is the set of files of one output while it is written.
 type fileSet struct {
 	fs      fileSystem
-	finals  []pending     // files and folders that commit renames to their final paths, in the order of Spec.Paths
+	finals  []pending     // files and folders that commit renames to their final paths, the main file first
 	scratch []*atomicFile // temporary files, which commit removes
 }
 
@@ -351,8 +351,9 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 }
 
 // commit writes all files to the disk and then renames them to their final paths, the main file (the first one) last.
-// If the output has several files, commit removes the main file of an earlier output before it renames the others. So
-// while the main file exists, all files of the output exist and belong together.
+// If there are several files, and they differ from those of an earlier output, commit first removes the main file of
+// the earlier output. So while the main file exists, all files of the output exist and belong together. If an earlier
+// output has the same files, they stay.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {
@@ -391,11 +392,11 @@ type earlierFiles int
 const (
 	noFiles    earlierFiles = iota // the main file does not exist
 	otherFiles                     // some files differ from the new ones, or are missing
-	sameFiles                      // all files equal the new ones: a run with the same settings has written them
+	sameFiles                      // all files equal the new ones
 )
 
 // earlier compares the new files with the files of an earlier output at the same paths. Equal files must stay: another
-// run may have just written them, and the manifest already lists them.
+// run may have just written them, and the manifest may already list them.
 func (s *fileSet) earlier(files []File) earlierFiles {
 	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
 		return noFiles

@@ -21,7 +21,7 @@ const folderSuffix = ".d"
 // files have the extension ext. By this extension publish recognises the files of an earlier output, and removes them.
 type atomicFolder struct {
 	lock  *atomicFile
-	temp  string // "" after the folder has its final name
+	temp  string // "" after the folder was renamed or removed
 	ext   string
 	files []File // name, size and digest of each file
 }
@@ -86,7 +86,7 @@ func digestFiles(files []File) string {
 
 // publish renames the folder to its final path. It first removes an earlier folder at that path. If a file in the
 // earlier folder does not have the extension ext, publish returns an error and removes nothing. An earlier folder with
-// the same files stays: another run may have just published it, and the manifest already lists it.
+// the same files stays: another run may have just published it, and the manifest may already list it.
 func (d *atomicFolder) publish() error {
 	const attempts = 16 // an attempt fails if another run has just published its folder
 	final := d.lock.final
@@ -128,7 +128,7 @@ func (d *atomicFolder) removeEarlier() error {
 	}
 	for _, path := range append(paths, final) {
 		if err == nil {
-			if err = d.lock.fs.remove(path); errors.Is(err, fs.ErrNotExist) { // another run has removed the file
+			if err = d.lock.fs.remove(path); errors.Is(err, fs.ErrNotExist) { // another run has removed the file or folder
 				err = nil
 			}
 		}
@@ -164,8 +164,8 @@ func hashFolder(ctx context.Context, dir string) (string, error) {
 	return digestFiles(files), nil
 }
 
-// Size returns the size in bytes of an output: of a file, or of all files in a folder. modified describes the file or
-// folder that was modified last.
+// Size returns the size in bytes of an output: of a file, or of all files in a folder. modified describes the file; for
+// a folder, it describes whichever was modified last: the folder itself or a file in it.
 func Size(path string) (size int64, modified fs.FileInfo, err error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {

@@ -7,8 +7,8 @@ import (
 )
 
 // BenchmarkRecords writes records of 320 values in every format, one record per operation. Its metric MB is the memory
-// that the process has taken from the system, which only grows. To measure one format, run its benchmark alone, with
-// -benchtime 1000000x for a million records.
+// in MiB that the process has taken from the system, which only grows. To measure one format, run its benchmark alone,
+// with -benchtime 1000000x for a million records.
 func BenchmarkRecords(b *testing.B) {
 	matrix := spec(b, H5, 6)
 	matrix.Matrix = true

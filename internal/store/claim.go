@@ -18,7 +18,7 @@ type Holder struct {
 	PID     int              `json:"pid"`
 	Command string           `json:"command"`
 	Since   time.Time        `json:"since"`
-	Outputs map[string]Entry `json:"outputs"`           // settings of the run, keyed by model and format
+	Outputs map[string]Entry `json:"outputs"`           // settings of the run, keyed by model, format and shard
 	Repairs bool             `json:"repairs,omitempty"` // the process repairs the manifest: no other process may write
 }
 
@@ -38,21 +38,22 @@ func (h Holder) String() string {
 	return fmt.Sprintf("process %d on %s since %s, %s", h.PID, h.Host, h.Since.Format(time.DateTime), h.Command)
 }
 
-// ErrInUse is wrapped by the error for an output folder to which another run with other settings is writing.
+// ErrInUse is wrapped by the error for an output folder to which this process may not write, because another run uses
+// it.
 var ErrInUse = errors.New("the output folder is in use")
 
 // claimPrefix is the beginning of the name of a claim, the file by which a run claims an output folder. The file
 // contains a Holder and is locked until the run ends.
 const claimPrefix = ".run-"
 
-// claimTries is the number of attempts to claim a folder. An attempt may fail for both of two runs that begin at the
-// same moment, because each sees the claim of the other.
+// claimTries is the number of attempts to claim a folder. An attempt may fail for both of two runs with different
+// settings that begin at the same moment, because each sees the claim of the other.
 const claimTries = 5
 
 // Claim registers the run h in folder dir until release is called or the process ends. For each other run in the
 // folder, Claim calls clash, which returns the difference between the settings of the two runs, or an empty string if
-// both may write to the folder. If there is a difference, or if another process repairs the manifest, Claim returns an
-// ErrInUse.
+// both may write to the folder. If there is a difference, if another process repairs the manifest, or if the claim of
+// another run cannot be read, Claim returns an ErrInUse.
 //
 // A run writes its claim (see claimPrefix) before it looks for the claims of others, so at least one of two clashing
 // runs sees the other. On a file system without locks, the claim of a killed run stays valid until the user deletes the

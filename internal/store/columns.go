@@ -15,7 +15,7 @@ const (
 	Mean     Pooling = "mean"     // the mean of the states of tokens
 	Max      Pooling = "max"      // the maxima of the states of tokens, value by value
 	CLS      Pooling = "cls"      // the state of the first token
-	Residues Pooling = "residues" // one row per token without special tokens; see Row.Residues
+	Residues Pooling = "residues" // one row per token, except special tokens; see Row.Residues
 	Tokens   Pooling = "tokens"   // one row per token, including special tokens
 )
 
@@ -34,9 +34,9 @@ type Column struct {
 // Letters is a range of letters in the sequence of a record: the first and the last letter, counted from 1.
 type Letters struct{ First, Last int32 }
 
-// If the columns of a Spec have different kinds of rows, the output is written as several tables, each in files of its
-// own: one with a row per record, one with a row per residue and one with a row per token. Each table has a copy of the
-// Spec with only the columns of the table.
+// If the columns of a Spec have different kinds of rows, the output is usually (see Spec.tables) written as several
+// tables, each in files of its own: one with a row per record, one with a row per residue and one with a row per token.
+// Each table has a copy of the Spec with only the columns of the table.
 
 // pooling returns the kind of rows in the table with this Spec: Residues for a row per residue, Tokens for a row per
 // token, and Mean for a row per record, even if the poolings of its columns are others.
@@ -153,11 +153,11 @@ func (s *Spec) checkColumns() error {
 	return nil
 }
 
-// recordNames are the names of the arrays that were written for records. No two arrays of a file may have the same
-// name.
+// recordNames are the names of the arrays, or in the format Pt of the files, that were written for records. No two may
+// be equal.
 type recordNames map[string]struct{}
 
-// check returns an error about the record with the given id if an array with one of the names exists.
+// check returns an error about the record with the given id if one of the names is already taken.
 func (n recordNames) check(id string, names ...string) error {
 	for _, name := range names {
 		if _, ok := n[name]; ok {
@@ -173,10 +173,10 @@ func (n recordNames) add(names ...string) {
 	}
 }
 
-// lettersSuffix ends the name of the array with the first and the last letter of each residue of a DNA record. Without
-// the suffix, the name is that of the array with the embeddings of the residues.
+// lettersSuffix follows the id of a DNA record in the name of the array with the first and the last letter of each
+// residue.
 const lettersSuffix = "_letters"
 
 // withLetters reports whether a table has arrays with the first and the last letter of each residue. A residue of DNA
-// is a token of several letters. A residue of a protein is one letter, so its table has no such arrays.
+// is a token of one or more letters. A residue of a protein is one letter, so a table of proteins has no such arrays.
 func (s *Spec) withLetters() bool { return s.pooling() == Residues && s.Kind == Nucleotide }

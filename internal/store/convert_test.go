@@ -66,7 +66,7 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	name := fmt.Sprintf("%s of %v, %s, %d records", s.Format, s.Columns, s.DType, count)
 	rows := makeRows(s, count)
 	if pooling := s.pooling(); pooling != Mean {
-		// A table of tokens or residues has no row for a record without tokens or residues.
+		// A file of tokens or residues may have no row for a record without tokens or residues.
 		rows = slices.DeleteFunc(rows, func(r Row) bool { return s.rows(&r) == 0 })
 	}
 	ids, letters, values, table := readAll(t, writeAll(t, s, rows)[0].Path)

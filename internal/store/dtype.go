@@ -5,7 +5,7 @@ import "fmt"
 // DType is the type of the values in an output.
 type DType string
 
-// Types of values. A float32 is rounded to the nearest float16, ties to even, and beyond the range of float16 to an
+// Types of values. FP16 rounds a float32 to the nearest float16, ties to even, and beyond the range of float16 to an
 // infinity.
 const (
 	FP32 DType = "fp32"

@@ -15,8 +15,8 @@ import (
 // because it might misread their settings and combine outputs that do not belong together.
 const manifestFormat = 2
 
-// Entry describes the output of one model on one input file. It is a line of the manifest. A later run keeps the
-// output, instead of computing it again, only if all settings in the entry equal those of the run. The last entry that
+// Entry describes an output, usually that of one model on one input file. It is a line of the manifest. By the settings
+// in the entry, a later run decides whether it may keep the output instead of computing it again. The last entry that
 // names an output file is valid.
 type Entry struct {
 	Model            string            `json:"model"`             // name of the model that the user chose
@@ -38,8 +38,8 @@ type Entry struct {
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
 	Repeated  int64            `json:"repeated"`          // number of records not computed because earlier ones are equal
 	Overflows int64            `json:"overflows"`         // number of values that became infinities in float16
-	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
-	Outputs   []File           `json:"outputs"`           // main file first; in the manifest the paths are relative to its folder
+	Skipped   map[string]int64 `json:"skipped"`           // number of skipped records, by reason; not null in the manifest
+	Outputs   []File           `json:"outputs"`           // main file first; the manifest has paths relative to its folder
 	Started   time.Time        `json:"started"`           // start of the work on the input, in UTC (RFC 3339)
 	Finished  time.Time        `json:"finished,omitzero"` // end of the work; zero until the outputs have their final names
 }
@@ -207,8 +207,8 @@ func (c *lineParser) skip(s string) {
 }
 
 // text consumes prefix, the text up to the next quotation mark, and the mark, and returns the text. It sets failed if
-// the line does not go on with prefix, or if the text has escapes or invalid UTF-8. Package json parses the lines for
-// which failed is set.
+// the line does not go on with prefix, or if the text has no end, or has escapes, control characters or invalid UTF-8.
+// Package json parses the lines for which failed is set.
 func (c *lineParser) text(prefix string) string {
 	c.skip(prefix)
 	end := bytes.IndexByte(c.rest, '"')
@@ -246,8 +246,8 @@ func (c *lineParser) time(prefix string) (t time.Time) {
 	return t
 }
 
-// validate checks an entry whose output paths are relative to the folder of the manifest. Output paths must be inside
-// the folder, counts not negative, and digests well-formed.
+// validate checks an entry whose output paths are relative to the folder of the manifest. There must be an input, a
+// model and an output. Output paths must be inside the folder, counts not negative, and digests well-formed.
 func (e *Entry) validate() error {
 	if e.Input.Path == "" || e.Model == "" || len(e.Outputs) == 0 {
 		return fmt.Errorf("incomplete entry: input %q, model %q and %d outputs", e.Input.Path, e.Model, len(e.Outputs))

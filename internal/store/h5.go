@@ -8,8 +8,8 @@ import (
 	"seqembed/internal/hdf5"
 )
 
-// H5 is an HDF5 file with one array per record, as UniProt and bio_embeddings publish embeddings. With Spec.Matrix it
-// has one array of all records and an array of their ids.
+// H5 is an HDF5 file with one array per record and column, as UniProt and bio_embeddings publish embeddings. With
+// Spec.Matrix it has one array of all records per column, and an array of their ids.
 const H5 Format = "h5"
 
 func checkH5(s *Spec) error {
@@ -71,7 +71,8 @@ const (
 // separators; the attribute original_id of the array is the id itself.
 //
 // The arrays of a single column are in the root group. If there are several columns, each column has a group. With
-// residues of DNA each column, even a single one, has a group, and one more group has their first and last letters.
+// residues of DNA each column, even a single one, has a group, and one more group has the first and last letters of the
+// residues.
 //
 // The names stay in memory until the end, with some 20 bytes more for each array. Two records with the same id cause an
 // error only at the end, when the names are sorted.

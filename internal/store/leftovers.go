@@ -11,7 +11,8 @@ import (
 )
 
 // leftoverName matches the names of temporary files, and of the files by which runs claim a folder (see claimPrefix). A
-// run locks these files and removes them at its end. Earlier versions of the program left files with the name .probe-N.
+// run locks these files, and renames or removes them before it ends. Earlier versions of the program left files with
+// the name .probe-N.
 var leftoverName = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}|probe-[0-9]+)$`)
 
 // RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size in bytes. It

@@ -69,8 +69,8 @@ func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 }
 
 // Lock takes the lock of the output at path and holds it until release is called. If several processes are about to
-// make the same output, one has the lock, and the others wait. If ctx ends, Lock soon returns an error that wraps the
-// cause. On a file system without locks nothing is locked.
+// make the same output, one has the lock, and the others wait. If ctx ends while Lock waits, Lock soon returns an error
+// that wraps the cause. On a file system without locks nothing is locked.
 func Lock(ctx context.Context, path string) (release func(), err error) {
 	dir, name := filepath.Split(path)
 	lock := dir + "." + name + ".tmp-" + strings.Repeat("0", 16) // after a crash RemoveLeftovers removes this file

@@ -15,7 +15,7 @@ import (
 )
 
 // ManifestName is the file name of the manifest in an output folder. The file contains JSON objects, one per line, each
-// of which describes an output (see Entry). Runs only append to it. For each output file, the last line that names it
+// of which describes an output (see Entry). Runs append lines to it. For each output file, the last line that names it
 // is valid.
 const ManifestName = "manifest.jsonl"
 
@@ -43,8 +43,8 @@ type outputEntry struct {
 }
 
 // ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is ignored:
-// its writer was killed, and nothing depends on the line. A damaged line or a manifest of an earlier version is an
-// error that wraps ErrManifest.
+// its writer was killed or has not finished it, and nothing depends on the line. A damaged line or a manifest of an
+// earlier version is an error that wraps ErrManifest.
 func ReadManifest(dir string) (*Manifest, error) {
 	m := &Manifest{dir: dir, last: map[string]outputEntry{}}
 	err := m.Update()
@@ -73,7 +73,7 @@ func (m *Manifest) Update() error {
 	return err
 }
 
-// reset discards all entries. It is called if the manifest was removed, or if another file has taken its place.
+// reset discards all entries, so that the next read begins at the start of the file.
 func (m *Manifest) reset() {
 	m.size, m.lines, m.known = 0, 0, 0
 	clear(m.last)
@@ -107,8 +107,8 @@ func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
 
 // Append appends an entry to the manifest and syncs it to disk. The folder must exist. If an output of e has an entry
 // that was added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error,
-// Append returns it and writes nothing. Append waits while other processes append. If ctx ends, Append soon returns an
-// error that wraps the cause.
+// Append returns it and writes nothing. Append waits while other processes append. If ctx ends while Append waits,
+// Append soon returns an error that wraps the cause.
 func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
 	return m.append(ctx, e, clash, osFS{})
 }
@@ -140,7 +140,7 @@ func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error,
 		}
 	}
 	if err := m.write(f, line, disk); err != nil {
-		_ = disk.truncate(m.path(), m.size) // if this fails, readers drop the incomplete line
+		_ = disk.truncate(m.path(), m.size) // if this fails, readers ignore the line if it is incomplete
 		return ioError("write", m.path(), err)
 	}
 	return nil // Update reads the new line later: without locks, other new lines may precede it

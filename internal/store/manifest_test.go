@@ -34,7 +34,7 @@ func testEntry(dir, name string) Entry {
 	}
 }
 
-// noClash is the clash function of Append for tests in which no other process writes entries.
+// noClash is a clash function for Append that accepts every entry.
 func noClash(Entry) error { return nil }
 
 func mustAppend(t testing.TB, dir string, entries ...Entry) {
@@ -93,8 +93,8 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestManifestAsOthersReadIt parses manifest lines as other programs do. Every line must have all documented fields,
-// with times in UTC and relative paths, and "finished" only if the output has its final name.
+// TestManifestAsOthersReadIt parses manifest lines as other programs do. Every line must have the documented fields
+// that the test lists, with times in UTC and relative paths, and "finished" only if the output has its final name.
 func TestManifestAsOthersReadIt(t *testing.T) {
 	dir := t.TempDir()
 	e := testEntry(dir, "a")
@@ -531,7 +531,7 @@ func FuzzManifest(f *testing.F) {
 			}
 			again, err := encodeLine(dir, *e)
 			if err != nil {
-				continue // in UTC a time is in the year 10000 or before the year 0, which JSON cannot represent
+				continue // in UTC a time is in the year 10000 or before the year 0, which RFC 3339 cannot represent
 			}
 			if read, err := d.decode(again); err != nil {
 				t.Errorf("%q became %q: %v", line, again, err)

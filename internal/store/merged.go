@@ -300,7 +300,8 @@ func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 	return op, f.operand, nil
 }
 
-// global reads the name of a Python class or function, which must be one of those that this package writes.
+// global reads the name of a Python class or function, which must be one of those that this package writes into
+// VirNucPro files.
 func (f *virNucProFile) global() error {
 	var names [2]string
 	for i := range names {

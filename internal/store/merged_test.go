@@ -59,7 +59,7 @@ func TestMergeVirNucPro(t *testing.T) {
 	}
 }
 
-// TestMergedMatchesPublished checks that a file of MergeVirNucPro has the same keys and types as a file that the
+// TestMergedMatchesPublished checks that a file of MergeVirNucPro has the same keys, types and shape as a file that the
 // program VirNucPro itself has written.
 func TestMergedMatchesPublished(t *testing.T) {
 	published := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro", "output_1_merged.pt")

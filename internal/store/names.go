@@ -10,23 +10,24 @@ import (
 	"unicode/utf8"
 )
 
-// Maximum lengths in bytes of the two parts of a file name, the names of the input and of the model. With them every
-// file name, including all suffixes and those of a temporary file, is below the limit of 255 bytes in common file
-// systems.
+// Maximum lengths in bytes of the two parts of a file name, the names of the input and of the model. They keep the file
+// names of an output, unless it is a shard, with all suffixes and those of temporary files, within the limit of 255
+// bytes in common file systems.
 const (
 	maxBaseName  = 160
 	maxModelName = 48
 )
 
 // EscapeName converts any text to the name of one file or folder. The result contains no separator, is never empty, "."
-// or "..", never begins with a dot and has at most 160 bytes. Slashes, backslashes, '%', a leading dot and all
-// non-printable characters become %XX, byte by byte, as in URLs; printable letters of any script are kept. Different
-// texts have different names: a text that is too long is cut and ends in '~' and 16 digits of its SHA-256.
+// or "..", never begins with a dot and has at most 160 bytes. Slashes, backslashes, '%', a leading dot, all
+// non-printable characters and invalid UTF-8 become %XX, byte by byte, as in URLs; other characters of any script are
+// kept. Different texts have different names: a text that is too long is cut and ends in '~' and 16 digits of its
+// SHA-256.
 func EscapeName(text string) string { return escape(text, maxBaseName) }
 
 func escape(text string, limit int) string {
 	if text == "" {
-		return "%" // no other text has this name: in other names two digits follow a '%'
+		return "%" // no other text has this name: in other names two hexadecimal digits follow a '%'
 	}
 	const digestDigits = 16
 	var b strings.Builder
@@ -67,7 +68,7 @@ func writePercent(b *strings.Builder, c byte) {
 }
 
 // ValidText returns s if it is UTF-8. Otherwise it decodes the bytes as Latin-1, the usual encoding of headers that are
-// not UTF-8. All formats of this package require UTF-8, and readers refuse a whole file for one invalid byte.
+// not UTF-8. All formats of this package require UTF-8, and some readers refuse a whole file for one invalid byte.
 func ValidText(s string) string {
 	if utf8.ValidString(s) {
 		return s

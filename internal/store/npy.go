@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Npy is a NumPy file with one array for each column, and a text file of ids. Columns of residues or tokens are .npz
-// files instead, with one array for each record.
+// Npy is a NumPy file for each column, and a text file of ids. A column of residues or tokens is an .npz file instead,
+// with an array of embeddings for each record.
 const Npy Format = "npy"
 
 func npyNames(s *Spec, stem string) (names []string) {
@@ -114,9 +114,9 @@ func (e *npyEncoder) finish() error {
 }
 
 // npzEncoder writes embeddings per residue or token: one archive per column, with one array [rows, dim] per record. The
-// name of an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name.
-// With residues of DNA, an array [rows, 2] of their first and last letters follows each array of embeddings. The text
-// file contains the unescaped ids in the order of the arrays.
+// name of an array is the record's id, escaped by EscapeName because extracting the archive turns the name into a file
+// name. With residues of DNA, an array [rows, 2] of their first and last letters follows each array of embeddings. The
+// text file contains the unescaped ids in the order of the arrays.
 //
 // The archive's directory stays in memory until the end, with some 300 bytes per array.
 type npzEncoder struct {
@@ -189,6 +189,6 @@ func (e *npzEncoder) finish() error {
 	return nil
 }
 
-// errDuplicateName is the cause of the error for a record whose array would have the same name as the array of an
-// earlier record.
-var errDuplicateName = fmt.Errorf("%w: an earlier record has the same id, and npy and safetensors name each record's array after its id", ErrFormat)
+// errDuplicateName is the cause of the error for a record whose array, or file in the format Pt, would have the same
+// name as that of an earlier record.
+var errDuplicateName = fmt.Errorf("%w: an earlier record has the same id, and npy, pt and safetensors name each record's array after its id", ErrFormat)

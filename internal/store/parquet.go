@@ -66,10 +66,10 @@ func (s *Spec) embeddingField(i int) string {
 	return fmt.Sprintf("E%02d", i)
 }
 
-// columnTags returns the struct tag of every field of parquetRow, by the name of the field. Text and counts are
-// compressed with snappy, which every reader supports. Floats have neither compression nor a dictionary, because these
-// take time and save almost nothing. With Spec.Compress everything is compressed with Zstandard, and the bytes of
-// float32 values are first sorted by their significance (a byte-stream split).
+// columnTags returns the struct tag of every field of parquetRow, by the name of the field. Texts, integers and
+// booleans are compressed with snappy, which every reader supports. Floats have neither compression nor a dictionary,
+// because these take time and save almost nothing. With Spec.Compress everything is compressed with Zstandard, and the
+// bytes of float32 values are first sorted by their significance (a byte-stream split).
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -169,7 +169,7 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		parquet.DataPageStatistics(false),
 		parquet.PageBufferSize(pageBytes),
 		parquet.WriteBufferSize(0),
-		// The Bloom filter tells a reader which row groups do not have an id. It takes 10 bits a row.
+		// The Bloom filter tells a reader which row groups do not have a given id. It takes 10 bits a row.
 		parquet.BloomFilters(parquet.SplitBlockFilter(10, "id")),
 	}
 	for field, tag := range columnTags(s) {

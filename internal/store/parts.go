@@ -179,8 +179,8 @@ func (p *Parts) next(key PartKey, sizes []int) (values [][]float32, err error) {
 	return values, nil
 }
 
-// fill fills b with the next bytes of the log. If too few bytes are left, it returns io.EOF: a run was killed while it
-// wrote an entry.
+// fill fills b with the next bytes of the log. If too few bytes are left, it returns io.EOF: the log has ended, or a
+// run was killed while it wrote an entry.
 func (p *Parts) fill(b []byte) error {
 	_, err := io.ReadFull(p.from, b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -276,8 +276,8 @@ func (p *Parts) Close() {
 	*p = Parts{path: p.path, settings: p.settings}
 }
 
-// Remove closes the log and removes its file. It ignores errors, because the next run for the same output tries again
-// to remove the file.
+// Remove closes the log and removes its file. It ignores errors, because a file that is left does no harm: OpenParts
+// and Next check its content.
 func (p *Parts) Remove() {
 	if p.opened != nil && isAt(p.opened, p.path) {
 		removeOpen(p.opened, p.path)
@@ -299,8 +299,8 @@ func RemoveParts(main string) {
 	}
 }
 
-// removeOpen removes the locked file f at path. The lock is held until the file is removed, so the removed file cannot
-// be a new one that another process has made at the same path.
+// removeOpen removes the locked file f at path. On systems with locks, the lock is held until the file is removed, so
+// the removed file cannot be a new one that another process has made at the same path.
 func removeOpen(f *os.File, path string) {
 	if !keepsLocks { // some systems without locks cannot remove an open file
 		f.Close()

@@ -6,8 +6,8 @@ import (
 )
 
 // pickle builds a stream in Python's pickle protocol 2 from the opcodes that PyTorch's restricted unpickler accepts.
-// Its methods append the code that makes the unpickler push a value onto its stack. The stream is in buf, which the
-// owner may empty at any time.
+// Most of its methods append the code that makes the unpickler push a value onto its stack. The stream is in buf, which
+// the owner may empty at any time.
 type pickle struct{ buf []byte }
 
 // Opcodes of pickles, named as in Python's pickletools.
@@ -40,7 +40,8 @@ const (
 
 func (p *pickle) op(codes ...byte) { p.buf = append(p.buf, codes...) }
 
-// put makes the unpickler store the top of its stack in its memo, under a number. get pushes the value with a number.
+// put makes the unpickler store the top of its stack in its memo, under a number. get pushes the value that has this
+// number.
 func (p *pickle) put(memo byte) { p.op(opBinPut, memo) }
 func (p *pickle) get(memo byte) { p.op(opBinGet, memo) }
 

@@ -98,7 +98,7 @@ func TestSeveralProcesses(t *testing.T) {
 
 // TestKilledProcesses runs two processes that append entries. It kills each of them at a random moment and starts a new
 // one in its place, again and again. Every entry that a process reported as written must be in the manifest, and the
-// manifest must be readable at any time.
+// manifest must be readable after each kill.
 func TestKilledProcesses(t *testing.T) {
 	skipWithoutLocks(t)
 	kills := 30

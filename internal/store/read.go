@@ -17,7 +17,8 @@ import (
 	"seqembed/internal/half"
 )
 
-// Table is an output file that is open for reading. Fields of a Row that its format does not store are zero.
+// Table is an output file that is open for reading. Fields of a Row that the format of the file does not store are
+// zero, except that Tokens may be 1.
 type Table struct {
 	Format  Format
 	DType   DType // type of the values in the file
@@ -87,8 +88,9 @@ func OpenTable(path string) (*Table, error) {
 }
 
 // parseColumn returns the column that a name stands for. Underscores and dots divide the name into words, of which one
-// may be a pooling and one a layer: a number, or "layer" and a number. If no word is a pooling, the column has the
-// given pooling; if no word is a layer, it has layer 0.
+// may be a pooling and one a layer: a number, or "layer" and a number. A pooling counts only if it and the argument
+// pooling both have a row per record, or both do not. If no pooling counts, the column has the argument pooling; if no
+// word is a layer, it has layer 0.
 func parseColumn(name string, pooling Pooling) Column {
 	c := Column{Pooling: pooling}
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
@@ -101,8 +103,8 @@ func parseColumn(name string, pooling Pooling) Column {
 	return c
 }
 
-// setColumns sets t.Names and t.Columns from the names of the columns. A column whose name contains no pooling gets the
-// given pooling.
+// setColumns sets t.Names and t.Columns from the names of the columns. A column whose name tells no pooling (see
+// parseColumn) gets the argument pooling.
 func (t *Table) setColumns(names []string, pooling Pooling) {
 	t.Names = names
 	for _, name := range names {
@@ -193,8 +195,8 @@ type idFile struct {
 	file  *os.File
 }
 
-// openIDs opens the list of ids that belongs to the NumPy file at path. If an output has several columns, only the
-// names of its arrays, not that of the list, have a pooling and a layer: the list of x.mean.layer5.npy is x.ids.txt.
+// openIDs opens the list of ids that belongs to the NumPy file at path. The name of an array may have a pooling and a
+// layer that the name of the list does not have: the list of x.mean.layer5.npy is x.ids.txt.
 func openIDs(path string) idFile {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	for {

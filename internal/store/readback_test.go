@@ -66,7 +66,7 @@ func checkLines(t *testing.T, out string, specs ...Spec) {
 const readBackRows = 200
 
 // parquetFiles writes the layouts of Parquet that other software reads back, and returns the arguments of a script: for
-// each file its path and the names of its columns, with commas between.
+// each file its path and the names of its columns of embeddings, with commas between.
 func parquetFiles(t *testing.T) (specs []Spec, args []string) {
 	perToken, layers, halves := spec(t, Parquet), spec(t, Parquet, 0, 33), spec(t, Parquet, 33)
 	perToken.Columns = columnsOf([]int{3, 33}, Tokens)

@@ -73,8 +73,8 @@ func readH5(f *os.File, size int64) (*Table, error) {
 	return t, h.readRecords(t, records, names)
 }
 
-// maxH5Columns is the maximum number of columns in an HDF5 file. If the root group has more links, they are records,
-// whatever their names.
+// maxH5Columns is the maximum number of links in a root group whose links are columns. If a root group has more links,
+// they are records, whatever their names.
 const maxH5Columns = 1000
 
 // floats sets t.DType and t.Dim from the array o in the first call. It returns an error if the array of a later call

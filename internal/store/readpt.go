@@ -18,7 +18,7 @@ var virNucProKeys = map[string]func(*virNucProFile) (id string, values []float32
 }
 
 // readPt opens a PyTorch file of the format VirNucPro: of DNA, of proteins, or one that MergeVirNucPro has written. For
-// any other file the error is ErrForeignPt.
+// any other file the error wraps ErrForeignPt.
 func readPt(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {

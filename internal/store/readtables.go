@@ -17,7 +17,7 @@ import (
 )
 
 // readNpz opens an .npz archive with an array for each record. Its rows are residues if an array with the letters of
-// the residues follows each array, and tokens if not.
+// residues follows the first array, and tokens if not.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -237,7 +237,8 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 }
 
 // tensorIDList returns the ids of the records in a safetensors file. The ids are either a list in meta, from which
-// tensorIDList removes it, or the content of two tensors. rest has the other tensors.
+// tensorIDList removes it, or the content of two tensors. If the file has neither, ids is nil. rest has the other
+// tensors.
 func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
 	if text, ok := meta[tensorIDs]; ok {
 		delete(meta, tensorIDs)
@@ -408,8 +409,8 @@ type joiner struct {
 	row   *Row // the joined row of the current record; nil before the first row
 }
 
-// add joins a row to the previous rows of the same record. If the row belongs to another record, add first yields the
-// joined row of the previous record.
+// add joins a row to the previous rows of the same record or window. If the row belongs to another one, add first
+// yields the joined row of the previous rows.
 func (j *joiner) add(r Row) error {
 	switch {
 	case !j.joins:

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// DamagedSuffix, followed by a time, is appended to the name of a manifest that Repair has replaced.
+// DamagedSuffix, followed by a time, is appended to the name of an old manifest that Repair keeps.
 const DamagedSuffix = ".damaged-"
 
 // Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames the files of a
 // manifest of version 1. It returns the paths of the old files, which stay in the folder under other names. An output
-// whose line was removed has no entry then, or only an earlier one, and a later run computes it again.
+// whose line was removed has no entry then, or only an earlier one, and a later run may compute it again.
 //
 // Repair returns an ErrInUse if another run is writing to the folder, because that run would lose its entries. A run
 // that begins during the repair is refused (see Claim). h describes this process; a claim of h itself does not count as
@@ -106,7 +106,8 @@ func readLocked(ctx context.Context, path string) (content []byte, release func(
 	return content, release, nil
 }
 
-// readableLines returns the lines of a manifest that can be read. An incomplete last line counts as damaged.
+// readableLines returns the lines of a manifest that can be read. An incomplete last line counts as damaged. A line of
+// a later version of the program is an error.
 func readableLines(dir string, content []byte) (kept []byte, err error) {
 	d, n := lineDecoder{dir, map[string]manifestLine{}}, 0
 	for line := range bytes.Lines(content) {
@@ -142,7 +143,7 @@ func Edit(ctx context.Context, path string, change func(old []byte) []byte) erro
 	if updated := change(old); len(updated) > 0 {
 		err := replaceFile(osFS{}, path, updated)
 		if err != nil && len(old) == 0 {
-			_ = os.Remove(path) // an empty file that readLocked has created; err is the error to report
+			_ = os.Remove(path) // an empty file, perhaps one that readLocked has created; err is the error to report
 		}
 		return err
 	}

@@ -24,8 +24,8 @@ const (
 	tensorIDOffsets = "ids_offsets"
 )
 
-// manyIDs is the number of records from which on a safetensors file has its ids in tensors, not in its metadata, so
-// that the header stays small.
+// manyIDs is the number of records from which on a safetensors file with one tensor per column has its ids in tensors,
+// not in its metadata, so that the header stays small.
 const manyIDs = 100_000
 
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
@@ -36,16 +36,16 @@ const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
 // tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, the
-// pooling and layer of the column. The tokens of DNA cover several letters, so with residues there is also a tensor
-// [rows, 2]: the positions in the record of the first and the last letter of each row.
+// layer of the column. A token of DNA may cover several letters, so with residues there is also a tensor [rows, 2]: the
+// positions in the record of the first and the last letter of each row.
 //
 // The header stands at the start of the file, but its size is known only at the end. So the values are first written
-// from offset 0 of the temporary file on, and at the end moved within the file to make room for the header, which needs
-// no second copy on disk. Until then the header is in memory. Readers accept a header of at most 100 MB.
+// from offset 0 of the temporary file on. At the end they are moved within the file, without a second copy on disk, to
+// make room for the header. Until then the header is in memory. Readers accept a header of at most 100 MB.
 //
-// With one tensor per column, the ids of up to manyIDs records are in the header. The ids of more records go to scratch
-// files, which become two tensors. With one tensor per record, the id is the name of the tensor and has to be in the
-// header, so about half a million records fill the header.
+// With one tensor per column, the ids of fewer than manyIDs records are in the header if they fit. Otherwise the ids go
+// to scratch files, which become two tensors. With one tensor per record, the id is the name of the tensor and has to
+// be in the header, so about half a million records fill the header.
 type safetensorsEncoder struct {
 	spec  *Spec
 	files *fileSet
@@ -53,7 +53,7 @@ type safetensorsEncoder struct {
 	// columns has the file with the rows of each column: the field file for the first column, scratch files for the
 	// others. With one tensor per record, all rows are in the field file.
 	columns   []*atomicFile
-	suffix    []string // endings of the names of a record's tensors: one per column, and one for letters
+	suffix    []string // endings of the names of a record's tensors: one per column, and one for letters if there are any
 	rows      int
 	offset    int64       // number of bytes in the tensors that have header entries
 	ids       jsonText    // JSON list of ids, without brackets, escaped for a JSON string; empty if there are many ids

@@ -14,7 +14,7 @@ import (
 	"os"
 )
 
-// ShardSuffix is the text in the file name of a shard between the name of the output and Spec.Shard, such as
+// ShardSuffix is the text in the file name of a shard between the name of the output and Spec.Shard, as in
 // x.parquet.shard-1-of-8.
 const ShardSuffix = ".shard-"
 
@@ -67,7 +67,7 @@ func newShardEncoder(s *Spec, files *fileSet) (encoder, error) {
 	return &shardEncoder{file: f, floats: floatWriter{dtype: FP32}}, err
 }
 
-// add writes the lengths and counts of a row as varints, texts as they are, and values as float32.
+// add writes the integers of a row as varints, texts as they are, letters as int32, and values as float32.
 func (e *shardEncoder) add(r *Row) error {
 	b := append(e.buf[:0], shardRow)
 	for _, text := range []string{r.ID, r.Description} {
@@ -102,7 +102,7 @@ func (e *shardEncoder) finish() error {
 
 // Shard is a file with a part of an output (see Spec.Shard), open for reading.
 type Shard struct {
-	Spec   Spec   // the Spec of the whole output, without Dir
+	Spec   Spec   // the Spec of the whole output, without Dir and Shard
 	Header string // first line of the file, which is equal in all shards of an output
 	path   string
 	file   *os.File

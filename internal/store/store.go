@@ -1,6 +1,6 @@
 // Package store writes the results of a run: one output per input file and model, in one of several formats, and the
-// manifest that describes the outputs. Every output is streamed to a temporary file in the output folder, synced and
-// renamed, so that a file with a final name is always complete.
+// manifest that describes the outputs. Every output is streamed to temporary files in the output folder, which are
+// synced and renamed, so that an output file with its final name is always complete.
 //
 // The package does not depend on models, devices or sequence files. It receives ids, counts and vectors, and escapes
 // every id that becomes part of a path.
@@ -72,8 +72,8 @@ func ParseFormat(name string) (Format, error) {
 	return l.format, err
 }
 
-// Kind is the kind of sequence that was embedded. It determines the layout of the format VirNucPro, and whether files
-// have the letters of residues beside their embeddings.
+// Kind is the kind of sequence that was embedded. It determines the layout of the format VirNucPro, and whether npy,
+// safetensors and h5 files have the letters of residues beside the embeddings.
 type Kind uint8
 
 // Kinds of sequences.
@@ -107,7 +107,8 @@ type Spec struct {
 	Meta    map[string]string // metadata of parquet, safetensors and h5 files: model, revision, dtype, …
 	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
 	Compress bool
-	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
+	// Matrix makes H5 write, for each column, one array of all records instead of an array for each record, and one array
+	// of the ids.
 	Matrix bool
 
 	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8: one file with the results of a part of
@@ -115,11 +116,11 @@ type Spec struct {
 	// of Format.
 	Shard string
 
-	// IDsOnly makes Parquet write only the id and the embeddings of a record, and none of its other fields.
+	// IDsOnly makes Parquet leave out the description, counts and truncation of a record.
 	IDsOnly bool
 
 	stem  string // name of the output without extensions; if empty, Paths makes it from Base and Model
-	table string // follows the model in file names if the output has several tables, such as .tokens
+	table string // text that follows the model in file names if the output has several tables, such as .tokens
 }
 
 // Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain a Row
@@ -145,7 +146,8 @@ type Row struct {
 // Region returns ID:START-END, the id of a window in formats without columns for windows.
 func (r *Row) Region() string { return fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End) }
 
-// File describes a finished output file.
+// File describes a finished output file or, in the format Pt, folder, with its total size and its digest (see
+// HashFile).
 type File struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`   // in bytes
@@ -155,9 +157,9 @@ type File struct {
 // Writer writes one output. It is not safe for concurrent use. Either Commit or Abort must be called at the end. Abort
 // does nothing after Commit or another Abort.
 type Writer interface {
-	// Write adds a record. After an error about the record itself (errors.Is(err, ErrRecord)) the output is unchanged
-	// and the writer can be used further. After any other error the temporary files are removed, and every later call
-	// except Abort returns the same error.
+	// Write adds a record. After an error about the record itself (errors.Is(err, ErrRecord)) the output is unchanged and
+	// the writer can be used further. After any other error the temporary files are removed, and every later call of Write
+	// or Commit returns the same error.
 	Write(Row) error
 	// Commit completes the output, syncs it and renames it to its final paths. It returns the files in the order of
 	// Spec.Paths.
@@ -174,7 +176,7 @@ var (
 	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches the
 	// same error.
 	ErrNotFinite = errors.New("not a finite number")
-	// ErrFormat matches the errors for an output that is beyond the limits of its format.
+	// ErrFormat matches errors about a record or an output that its format cannot hold.
 	ErrFormat = errors.New("beyond the limits of the format")
 )
 
@@ -295,7 +297,7 @@ type output struct {
 	files     fileSet
 	tables    []table
 	overflows int64
-	ended     error // the error for all further calls; nil while the output is open
+	ended     error // the error for all further calls of Write and Commit; nil while the output is open
 }
 
 func (o *output) Write(r Row) error {
@@ -365,8 +367,8 @@ func (o *output) fail(err error) error {
 	return failed
 }
 
-// check returns an error unless r has the shape that s requires, texts of at most maxText bytes, only finite values and
-// no embedding of zeros only.
+// check returns an error unless r has the shape that s requires, texts of at most maxText bytes, no negative count,
+// only finite values and no embedding of zeros only.
 func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
 		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)

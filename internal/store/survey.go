@@ -12,7 +12,7 @@ type Survey struct {
 	Columns []ColumnSurvey
 	// RepeatedIDs is the number of records whose id an earlier record has. Ids are compared by their 64-bit hashes.
 	RepeatedIDs int64
-	// Counted is the number of records, from the first on, whose ids were compared for repetitions.
+	// Counted is the number of records, from the first on, whose ids, if the table has ids, were compared for repetitions.
 	Counted int64
 }
 
@@ -22,7 +22,7 @@ type ColumnSurvey struct {
 	NaN       int64  // number of values that are NaN
 	Infinite  int64  // number of values that are infinite
 	Zero      int64  // number of rows of zeros
-	Constant  int64  // number of rows of two or more equal values other than zero
+	Constant  int64  // number of rows of two or more equal finite values other than zero
 	Repeated  int64  // number of rows that are equal, bit for bit, to an earlier one
 	NotFinite string // id of the first record with a NaN or an infinite value
 	FirstZero string // id of the first record with a row of zeros
@@ -33,7 +33,7 @@ type ColumnSurvey struct {
 // bytes of memory.
 const maxCounted = 32 << 20
 
-// hashes counts the repetitions among texts by their 64-bit hashes.
+// hashes counts the repetitions among byte strings by their 64-bit hashes.
 type hashes struct {
 	seed maphash.Seed
 	list []uint64
@@ -45,7 +45,7 @@ func (h *hashes) add(b []byte) {
 	}
 }
 
-// repeated returns the number of texts that are equal to an earlier one.
+// repeated returns the number of byte strings that are equal to an earlier one.
 func (h *hashes) repeated() (n int64) {
 	slices.Sort(h.list)
 	for i := 1; i < len(h.list); i++ {

@@ -74,8 +74,8 @@ func TestVirNucProNucleotides(t *testing.T) {
 }
 
 func TestVirNucProProteins(t *testing.T) {
-	// A pickle stores a number in one, two or four bytes. 300 records and 300 values need two bytes, and 70,000 values
-	// need four.
+	// A pickle stores a number below 2³¹ in one, two or four bytes. 300 records and 300 values need two bytes, and 70,000
+	// values need four.
 	for _, c := range []struct{ count, dim int }{{0, 24}, {1, 300}, {300, 24}, {2, 70_000}} {
 		s := spec(t, VirNucPro, 33)
 		s.Dim, s.Model = c.dim, "ESM"

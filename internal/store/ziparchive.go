@@ -25,7 +25,7 @@ type countingWriter interface {
 
 func newZipArchive(f countingWriter) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
 
-// stream starts an entry of unknown size, which ends when the next entry starts.
+// stream starts an entry of unknown size, which ends when the next entry starts or the archive is closed.
 func (a *zipArchive) stream(name string) (io.Writer, error) {
 	return a.zip.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for TIME, such as 30s: internal/tools/fuzz.sh [TIME]. Inputs that earlier runs
-# have found are kept in the folder of Go's build cache in which go test -fuzz keeps them, too. Without TIME each target
-# runs for two seconds. That is too short for coverage to guide the choice of inputs, so the tests are then compiled
-# without coverage counters.
+# Runs every fuzz target of the module for TIME, such as 30s: internal/tools/fuzz.sh [TIME]. Inputs that a run finds are
+# kept in Go's build cache, in the folder that go test -fuzz also uses. Without TIME each target runs for two seconds.
+# Two seconds are too short for coverage to guide the choice of inputs, so the tests are then compiled without coverage
+# counters.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d)
@@ -16,7 +16,8 @@ for folder in $(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | 
 		printf '%s %s\n' "$folder" "$target"
 		(cd "$folder" && exec "$work/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${1:-2s}" \
 			-test.fuzzcachedir "$cache/$package") >"$work/said" 2>&1 && continue
-		# If the time ends during an execution, Go reports a failure with this text, although no input has failed.
+		# If the time ends while a target runs, Go reports the failure "context deadline exceeded", although no input
+		# has failed.
 		if grep -q 'context deadline exceeded' "$work/said" && ! grep -q 'Failing input' "$work/said"; then continue; fi
 		cat "$work/said"
 		exit 1

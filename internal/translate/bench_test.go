@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// BenchmarkVirNucPro translates 500 random letters, the length of a chunk in the program VirNucPro.
+// BenchmarkVirNucPro translates 500 random letters, which is a chunk length of the program VirNucPro.
 func BenchmarkVirNucPro(b *testing.B) {
 	seq := make([]byte, 500)
 	r := rand.New(rand.NewPCG(1, 2))

@@ -1,9 +1,9 @@
 package translate
 
 // codes lists NCBI's genetic codes (https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi). amino and starts have
-// one letter for each of the 64 codons, in NCBI's order: each of the three letters of a codon runs through T, C, A, G,
-// and the third changes fastest. In starts, M marks a start codon. In the codes 27, 28 and 31 some codons are stops
-// only at the end of a gene; here they have their amino acid.
+// one character for each of the 64 codons, in NCBI's order: each of the three letters of a codon runs through T, C, A,
+// G, and the third changes fastest. In starts, M marks a start codon. In the codes 27, 28 and 31 some codons are stops
+// at the end of a gene and have an amino acid elsewhere; amino contains this amino acid.
 var codes = [...]struct {
 	number              int
 	name, amino, starts string

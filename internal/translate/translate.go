@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// Stop is the letter for a stop codon, and Unknown the letter for a codon whose amino acid is ambiguous.
+// Stop is the letter for a stop codon, and Unknown the letter for a codon whose amino acid is not known.
 const (
 	Stop    = '*'
 	Unknown = 'X'
@@ -64,7 +64,7 @@ func newCode(number int, name, amino, starts string) *Code {
 }
 
 // bases maps each letter to the set of bases that it stands for, as a sum of 1 for T, 2 for C, 4 for A and 8 for G. A
-// letter that is not an IUPAC code has the empty set, 0.
+// letter that is not an IUPAC code of DNA has the empty set, 0.
 var bases = func() (t [256]uint8) {
 	for letter, set := range map[byte]string{'T': "T", 'C': "C", 'A': "A", 'G': "G", 'R': "AG", 'Y': "CT", 'S': "CG",
 		'W': "AT", 'K': "GT", 'M': "AC", 'B': "CGT", 'D': "AGT", 'H': "ACT", 'V': "ACG", 'N': "ACGT"} {
@@ -118,9 +118,9 @@ func reverse(seq []byte, complement *[256]byte) []byte {
 
 // Frame is a sequence read in one of its six frames.
 type Frame struct {
-	Name    string // F1, F2, F3 begin at letter 1, 2, 3 of the sequence, R1, R2, R3 at those of the other strand
-	DNA     []byte // letters of the frame; for R1, R2 and R3 those of the other strand
-	Protein []byte // amino acids of the codons of DNA; Stop for a stop codon
+	Name    string // F1 to F3 begin at letters 1 to 3 of the sequence, R1 to R3 at letters 1 to 3 of the other strand
+	DNA     []byte // letters of the frame; for R1, R2 and R3 they are on the other strand
+	Protein []byte // amino acids that the frame codes for; Stop for a stop codon
 }
 
 // SixFrames returns the frames F1, F2, F3, R1, R2 and R3 of a sequence. A frame of fewer than three letters is left

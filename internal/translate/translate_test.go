@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestCodes checks that each genetic code has 64 codons, a start codon, and only letters of amino acids. It compares
-// the standard code with an independent list of codons, and some codons of other codes with their known amino acids.
+// TestCodes checks that each genetic code has 64 codons, a start codon, and only amino acids and stops. It compares the
+// standard code with an independent list of codons, and some codons of other codes with their known amino acids.
 func TestCodes(t *testing.T) {
 	for _, c := range codes {
 		if len(c.amino) != 64 || len(c.starts) != 64 || !strings.Contains(c.starts, "M") ||
@@ -49,8 +49,9 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// TestAmbiguousCodons checks codons with ambiguous IUPAC codes: they must have the amino acid, and be start codons, of
-// the plain codons that they stand for. It also checks the complement of each IUPAC code.
+// TestAmbiguousCodons checks codons with ambiguous IUPAC codes, each of which stands for several plain codons. Such a
+// codon must have the amino acid of the plain codons if they all have the same one, and X if not. It must be a start
+// codon only if all of the plain codons are. The test also checks the complement of each IUPAC code.
 func TestAmbiguousCodons(t *testing.T) {
 	c, err := ByNumber(11)
 	if err != nil {
@@ -136,8 +137,9 @@ func TestORFs(t *testing.T) {
 }
 
 // TestChunks compares Chunks with the function split_fasta_chunk in VirNucPro's units.py
-// (broadinstitute/virnucpro-broad, commit a8d3e4b). The expected chunks of some lengths are written as start+length.
-// For chunks of 300 and of 500 letters and all lengths from 1 to 6,000, the test compares one SHA-256 of all chunks.
+// (broadinstitute/virnucpro-broad, commit a8d3e4b). For sequences of some lengths, the expected chunks are written as
+// start+length. For chunks of 300 and of 500 letters and sequences of all lengths from 1 to 6,000, the test compares
+// one SHA-256 of all chunks.
 func TestChunks(t *testing.T) {
 	text := func(n, size int) string {
 		var parts []string

@@ -17,7 +17,8 @@ func Chunks(n, size int) []Chunk {
 	}
 	missing := count*size - n
 	shared := missing / count
-	more := missing - shared*(count-1) // number of chunks whose overlap with the next one is a letter longer
+	// more is the number of overlaps of shared+1 letters. If there are fewer overlaps, all of them have this length.
+	more := missing - shared*(count-1)
 	list := make([]Chunk, count)
 	from := 0
 	for i := range list {
@@ -46,8 +47,7 @@ var plainComplements = pairs("ATCG", "TAGC")
 // VirNucPro returns the frames of a sequence that the program VirNucPro embeds (identify_seq in its units.py): frames
 // that have at least one amino acid and no stop codon in the standard genetic code. It copies three properties of the
 // program that SixFrames does not have. A codon with a letter other than A, C, G and T has no amino acid. Such a letter
-// is its own complement. The DNA of a frame has three letters for each amino acid and, if the sequence has one, one
-// more letter.
+// is its own complement. A frame with n amino acids has as its DNA the first 3n+1 letters, or all if there are fewer.
 func VirNucPro(seq []byte) (kept []Frame) {
 	for _, f := range sixFrames(seq, reverse(seq, &plainComplements)) {
 		f.Protein = make([]byte, 0, len(f.DNA)/3)

@@ -10,7 +10,7 @@ import (
 )
 
 // blockQueries is the largest number of query rows whose scores one task computes at a time. It is so small that the
-// scores stay in the second-level cache: with 1,000 keys they take 192 KB.
+// scores for 1,000 keys, 192 KB, stay in the second-level cache.
 const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
@@ -193,11 +193,11 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 }
 
 const (
-	// blockKeys is the number of scores that softmax exponentiates in one call. softmax adds the sums of these calls in
-	// float64, so that long rows lose no accuracy.
+	// blockKeys is the largest number of scores of a row that one call of scoreMax or scoreExp processes. softmax adds
+	// the sums of the calls in float64, so that long rows lose no accuracy.
 	blockKeys = 512
-	// blockScores is the largest number of scores, 32 KB, whose exponentials softmax computes right after their maxima,
-	// while the scores are in the first-level cache.
+	// blockScores is the number of scores, 32 KB, whose exponentials softmax computes right after their maxima, while
+	// the scores are in the first-level cache. A longer row is processed alone.
 	blockScores = 8192
 )
 

@@ -111,7 +111,7 @@ func (l *memoryLimits) addressSpace() {
 	}
 }
 
-// field returns the number that follows name in a file.
+// field returns the number that follows name in a file or, if name is "", the first number.
 func (l *memoryLimits) field(file, name string) (int64, bool) {
 	text, err := os.ReadFile(path.Join(l.root, file))
 	_, after, found := bytes.Cut(text, []byte(name))

@@ -11,8 +11,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestMemoryLimits checks, for both versions of Linux control groups, that the smallest limit of the process's group
-// and of the groups above it counts, and that page cache does not count as used memory.
+// TestMemoryLimits checks, for both versions of Linux control groups, that the limit of the process's group, or of a
+// group above it, counts, and that page cache does not count as used memory.
 func TestMemoryLimits(t *testing.T) {
 	const gb = 1 << 30
 	for name, tt := range map[string]struct {

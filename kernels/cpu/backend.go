@@ -1,16 +1,15 @@
 // Package cpu runs the operations of kernels on the cores of this machine, in float32 or with bfloat16 operands of
 // products.
 //
-// When weights are loaded, they are packed into panels of 16 output columns, in blocks along the inner dimension, so
-// that a matrix product reads them sequentially. Activations are read in place. Attention packs the keys and values of
-// a sequence in the same way and uses the same matrix product. Activation functions are applied to each block of a
-// product while it is in the cache. A fixed pool of worker goroutines runs the tasks into which an operation is
-// divided.
+// When the matrix of a Linear is loaded, it is packed into panels of 16 output columns, in blocks along the inner
+// dimension, so that the product reads it sequentially. Activations are read in place. Attention packs the keys and
+// values of a sequence in the same way and uses the same matrix product. Activation functions are applied to each block
+// of a product while it is in the cache, except for gated products of some widths (see scratchOf). A fixed pool of
+// worker goroutines runs the tasks into which an operation is divided.
 //
 // In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair is as
-// large as a float32; both are called a word. Packing, tiles and tasks count words and are the same for both types. A
-// value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
-// float32.
+// large as a float32; both are called a word. Packing, tiles and tasks count words. A value that products read is
+// rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are not computed in bfloat16.
 //
 // The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON. Inner loops for
 // pairs of bfloat16 exist in assembly for AVX512_BF16 and, on arm64, for BFMMLA. The programs in _gen and _gen/neon
@@ -41,9 +40,9 @@ type Options struct {
 	// Threads is the number of threads; 0 means as many as GOMAXPROCS.
 	Threads int
 	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. If HasBF16 returns
-	// false, only the projections are stored as bfloat16, which halves their memory. The projections are converted to
-	// float32 a block at a time, and the arithmetic stays float32. In that case a checkpoint with bfloat16 weights
-	// gives the same bits as without BF16.
+	// false, only the projections, the matrices of Linear operations, are stored as bfloat16, which halves their
+	// memory. The projections are converted to float32 a block at a time, and the arithmetic stays float32. In that
+	// case a checkpoint with bfloat16 weights gives the same bits as without BF16.
 	BF16 bool
 }
 
@@ -91,7 +90,7 @@ func (b *Backend) Name() string {
 // Portable reports whether the inner loops are in plain Go, which is many times slower than assembly.
 func (b *Backend) Portable() bool { return b.variant.name == portable().name }
 
-// Threads returns the number of tasks that run at the same time.
+// Threads returns the largest number of tasks that run at the same time.
 func (b *Backend) Threads() int { return b.workers.size }
 
 // Close stops the workers.

@@ -28,8 +28,8 @@ func BenchmarkAttention(b *testing.B) {
 	})
 }
 
-// BenchmarkRows reports the time in ns per value of each operation that computes row by row. It uses one core and one
-// row, of 768 values or of 512 scores, in the first-level cache.
+// BenchmarkRows reports the time in ns per value of operations that compute row by row. It uses one core and one row,
+// of 768 values or of 512 scores, in the first-level cache.
 func BenchmarkRows(b *testing.B) {
 	for _, v := range variants() {
 		x, y, z := aligned(768), aligned(768), aligned(768)

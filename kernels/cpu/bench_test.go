@@ -11,11 +11,11 @@ import (
 	"seqembed/kernels"
 )
 
-// shapes lists N and K, the numbers of output and input columns, of the matrix products in DNABERT-S and in ESM-2 8M
+// shapes lists N and K, the numbers of output and input columns, of some matrix products in DNABERT-S and in ESM-2 8M
 // and 650M.
 var shapes = [][2]int{{2304, 768}, {6144, 768}, {768, 3072}, {960, 320}, {1280, 320}, {320, 1280}, {3840, 1280}, {5120, 1280}}
 
-// randomSource is a tensor of small random values.
+// randomSource is a tensor of random values.
 type randomSource struct{ shape []int }
 
 func (r randomSource) Shape() []int { return r.shape }
@@ -32,8 +32,8 @@ func fill(dst []float32, seed uint64) {
 	}
 }
 
-// benchOp compiles a program whose last operation is the one to measure, and returns a function that runs that
-// operation. The sequences have equal length. build receives random rows and appends the operation.
+// benchOp compiles a program whose last operation before the Output is the operation to measure, and returns a function
+// that runs it. The sequences have equal length. build receives random rows and appends the operation.
 func benchOp(b *testing.B, s setup, sequences, length, cols int,
 	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(s.threads, s.variant, s.format)
@@ -128,7 +128,7 @@ func BenchmarkLinear(b *testing.B) {
 	})
 }
 
-// BenchmarkFused measures the first half of a feed-forward: a product with its GELU or GEGLU.
+// BenchmarkFused measures the first product of a feed-forward layer, with its GELU or GEGLU.
 func BenchmarkFused(b *testing.B) {
 	eachSetup(b, func(b *testing.B, s setup) {
 		benchProduct(b, s, kernels.GELU, 2048, 1280, 320)

@@ -13,7 +13,7 @@ import (
 )
 
 // TestWiden checks that the conversion of bfloat16 to float32 gives the same bits as package half, for 1 to 70 rows of
-// 16 values. Inaccessible pages before and after the values show that the conversion accesses no other memory.
+// 16 values. On Linux, inaccessible pages before or after the values show that the conversion accesses no other memory.
 func TestWiden(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for rows := 1; rows <= 70; rows++ {

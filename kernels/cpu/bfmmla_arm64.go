@@ -2,8 +2,8 @@
 
 package cpu
 
-// pairsBFMMLA returns the functions that compute with pairs of bfloat16 by the instruction BFMMLA. It belongs to
-// FEAT_BF16, an extension of ARMv8.
+// pairsBFMMLA returns the functions that compute with pairs of bfloat16 by the instruction BFMMLA. The instruction
+// belongs to FEAT_BF16, an extension of ARMv8.
 func pairsBFMMLA() pairVariant {
 	t := tiles{{
 		{6, tile6x16BFMMLA}, {4, tile4x16BFMMLA}, {3, tile3x16BFMMLA}, {2, tile2x16BFMMLA}, {1, tile1x16BFMMLA},

@@ -14,8 +14,8 @@ func bfmmlaForm() pairVariant {
 }
 
 // tileQuads is a tileFunc for one panel whose words are in the order that interleaveForm makes. Like the instruction
-// BFMMLA, it first adds the two products of a pair to each other, then adds the result to the sum, and rounds to odd.
-// The instruction reads two pairs; if the number of pairs is odd, it reads zeros after the last pair.
+// BFMMLA, it first adds the two products of a pair to each other, then adds the result to the sum, and rounds each
+// result to odd. The instruction reads two pairs; if the number of pairs is odd, a pair of zeros follows the last pair.
 func tileQuads(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
 		row := a[r*lda:][:k]

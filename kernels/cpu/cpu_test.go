@@ -29,8 +29,8 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	}
 }
 
-// TestConformance runs the conformance suite with every implementation of the kernels that this machine supports. It
-// skips the implementation in plain Go, which takes as long as all others together, unless it is the only
+// TestConformance runs the conformance suite in float32 with every implementation of the kernels that this machine
+// supports. It skips the implementation in plain Go, which takes as long as all others together, unless it is the only
 // implementation, as in a build with the tag noasm (make noasm).
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)

@@ -8,8 +8,8 @@ import (
 )
 
 // TestFused checks that an activation that is applied block by block gives the same bits as one that is applied to the
-// whole product in memory. The test uses blocks that are not full, and widths that are not a multiple of the width of a
-// panel.
+// whole product in memory. The test uses blocks that are not full, and a width, 24, that is not a multiple of the width
+// of a panel.
 func TestFused(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {

@@ -59,10 +59,9 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 	}
 }
 
-// linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
-// applied to each block while it is in the cache. The exception is a gated product for which scratchOf asks for
-// workspace: it is first written to scratch as a whole. For all other products scratch is nil. add may be out, because
-// only one task reads and writes each element.
+// linear returns a function that runs a Linear. The activation is applied to each block while it is in the cache. The
+// exception is a gated product for which scratchOf asks for workspace: it is first written to scratch as a whole. For
+// all other products scratch is nil. add may be out, because only one task reads and writes each element.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
 	apply, gate, err := s.variant.activation(o.Then)
 	switch {
@@ -179,7 +178,7 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 }
 
 // eachBlock returns a function that divides an output with one row per token and count panels into tasks of at most
-// blockRows rows and widest panels. Consecutive tasks use the same panels.
+// blockRows rows and widest panels, and calls do for each task. Tasks with the same panels are consecutive.
 func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, n int)) func() {
 	var rows, rowBlocks, width int // values for the current batch
 	task := func(worker, task int) {

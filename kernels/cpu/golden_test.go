@@ -36,8 +36,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// instructionForms returns two variants in plain Go. They multiply bfloat16 with the same rounding as VDPBF16PS of
-// AVX-512 and as BFMMLA of arm64.
+// instructionForms returns two variants in plain Go. The first multiplies bfloat16 with the rounding of the instruction
+// VDPBF16PS of AVX512_BF16, the second with the rounding of BFMMLA of arm64.
 func instructionForms() []*variant {
 	vdpbf16ps, bfmmla := portable(), portable()
 	vdpbf16ps.name, bfmmla.name = "vdpbf16ps in Go", "bfmmla in Go"
@@ -60,7 +60,7 @@ func TestGoldensOfInstructions(t *testing.T) {
 
 // TestEmbeddingsDoNotDependOnBatch checks that the embedding of a sequence has the same bits in a batch of its own and
 // in a batch with other sequences, and with one thread and with two. It uses one model, every implementation of the
-// inner loops, and each type of the operands.
+// inner loops that this machine supports, and each type of the operands.
 func TestEmbeddingsDoNotDependOnBatch(t *testing.T) {
 	g := goldentest.Goldens()[0]
 	check := func(v *variant, f format, longest int) {

@@ -12,7 +12,7 @@ import (
 // line is the size in bytes of a cache line and of the longest vector.
 const line = 64
 
-// aligned allocates n zeros on Go's heap, aligned to a cache line so that no vector extends over two cache lines.
+// aligned allocates n zeros on Go's heap, aligned to a cache line.
 func aligned(n int) []float32 {
 	const values = line / 4
 	all := make([]float32, n+values-1)
@@ -21,13 +21,14 @@ func aligned(n int) []float32 {
 }
 
 // arena allocates the memory for the weights of a model or for the activations of a runner. Closing the model or the
-// runner frees all memory of its arena. The memory is outside Go's heap, so the garbage collector keeps no headroom for
-// it. The system can use large pages for it, which make products of large weights 1 to 3% faster.
+// runner frees all memory of its arena. On Linux allocations of at least largeEnough bytes are outside Go's heap, so
+// the garbage collector keeps no headroom for them. The system can use large pages for them, which make products of
+// large weights 1 to 3% faster.
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
-	room   int64  // bytes that the arena may still allocate, of those available at its first allocation
-	by     string // name of the limit that room comes from; "" before the first allocation
+	room   int64  // bytes that the arena may still reserve, of those available at the first call of reserve
+	by     string // name of the limit that room comes from; "" before the first call of reserve
 }
 
 // arenaShare is the part of the available memory that an arena may use. The rest is for reading sequences and writing
@@ -68,8 +69,8 @@ func (a *arena) halves(n int) ([]uint16, error) {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(block))), n), nil
 }
 
-// reserve subtracts size bytes from the arena's room. If the room is too small, it returns an error. Without this
-// check, a system that overcommits memory would grant the memory and kill the process later.
+// reserve subtracts size bytes from the arena's room. If the room or the available memory is too small, it returns an
+// error. Without this check, a system that overcommits memory would grant the memory and kill the process later.
 //
 // reserve looks up the available memory each time, because other parts of the program and other processes may have
 // taken some of it. The available memory never raises the room, because it includes pages of earlier allocations that

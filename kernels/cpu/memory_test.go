@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// TestArena checks that allocations of every size are aligned to a cache line, zero, writable to their last value, and
-// disjoint.
+// TestArena checks that allocations below and above largeEnough are aligned to a cache line, zero, writable to their
+// last value, and disjoint.
 func TestArena(t *testing.T) {
 	var a arena
 	var blocks [][]float32

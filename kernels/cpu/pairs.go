@@ -6,9 +6,9 @@ import (
 	"seqembed/internal/half"
 )
 
-// The functions in this file implement pairVariant in plain Go. They compute the same bits as the instructions of
-// AVX512_BF16, except narrowAll, which computes the same bits as the instruction BFCVTN of arm64. Their products are
-// far slower than products in float32.
+// The functions in this file implement pairVariant in plain Go. Apart from the bits of NaN, they compute the same bits
+// as the instructions of AVX512_BF16, except narrowAll, which computes the same bits as the instruction BFCVTN of
+// arm64. Their products are far slower than products in float32.
 
 // tilePairs is a tileFunc for one panel of pairs. Like the instruction VDPBF16PS, it adds the second product of a pair
 // before the first, rounds after each addition, and replaces denormal numbers by zero.
@@ -35,7 +35,7 @@ func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float3
 	}
 }
 
-// unpack returns the two values of a pair as float32. The product of two bfloat16 values is exact in float32.
+// unpack returns the two values of a pair as float32, with denormal numbers replaced by zero.
 func unpack(pair float32) (low, high float32) {
 	bits := math.Float32bits(pair)
 	return flushed(math.Float32frombits(bits << 16)), flushed(math.Float32frombits(bits &^ 0xffff))

@@ -14,8 +14,8 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// fastPairs returns the functions for pairs of bfloat16 that use the bfloat16 instructions of this machine. If the
-// machine has no such instructions, fastPairs skips the test.
+// fastPairs returns the part of the best variant that computes with pairs of bfloat16. It skips the test if that part
+// does not use instructions for bfloat16, because this machine lacks them or this build has no assembly.
 func fastPairs(t testing.TB) pairVariant {
 	p := best().pairs
 	if !p.fast {
@@ -32,12 +32,14 @@ func formOf() pairVariant {
 	return portable().pairs
 }
 
-// special are float32 values at the limits of bfloat16: halfway cases, denormal numbers, infinities and NaN.
+// special are the bits of float32 values at the limits of bfloat16: halfway cases, denormal numbers, infinities and
+// NaN.
 var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001, 0x7f7fffff, 0x7f7f8000,
 	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
 
-// TestNarrow checks that the assembly that rounds to bfloat16 gives the same bits as plain Go, for 1 to 70 values and
-// also in place. Inaccessible pages before and after the values show that the assembly accesses no other memory.
+// TestNarrow checks that the assembly that rounds to bfloat16 gives the same bits as plain Go, or NaN if plain Go gives
+// NaN, for 1 to 70 values and also in place. On Linux, inaccessible pages before or after the values show that the
+// assembly accesses no other memory.
 func TestNarrow(t *testing.T) {
 	fast, form := fastPairs(t), formOf()
 	for n := 1; n <= 70; n++ {
@@ -105,8 +107,8 @@ func TestTilePairs(t *testing.T) {
 	}
 }
 
-// TestPackPairs checks that packPairs puts each value in its place and zeros elsewhere, and that the assembly gives the
-// same panels.
+// TestPackPairs checks that packPairs puts each value in its place and zeros elsewhere, and that the assembly, if this
+// machine runs it, gives the same panels.
 func TestPackPairs(t *testing.T) {
 	for _, d := range []int{16, 24, 48, 64} {
 		for _, n := range []int{1, 2, 3, 17, 2*blockK - 1, 2 * blockK, 2*blockK + 1, 2*blockK + 2} {
@@ -164,8 +166,8 @@ func TestArrange(t *testing.T) {
 }
 
 // TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine without
-// instructions that multiply bfloat16, it runs only the matrix products of the suite, with the sizes of short mode.
-// They are then computed in plain Go, which gives the same bits as the assembly (see TestTilePairs).
+// instructions that multiply bfloat16, it runs only RunShortProducts, and in plain Go, which gives the same bits as the
+// assembly for amd64 (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()

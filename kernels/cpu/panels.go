@@ -14,9 +14,9 @@ const (
 )
 
 // panels is the packed right-hand matrix B [inner, cols] of a product. For each block of blockK inner rows and each
-// panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns contain zeros
-// or, for keys of an attention, copies of the last key. Each value is a word: a float32, or a pair of bfloat16 from
-// inner rows 2i and 2i+1. For pairs, inner counts pairs of rows.
+// panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns contain zeros;
+// for keys of an attention they may contain copies of the last key instead. Each value is a word: a float32, or a pair
+// of bfloat16 from inner rows 2i and 2i+1. For pairs, inner counts pairs of rows.
 type panels struct {
 	cols, inner int
 	count       int // number of panels: cols/16, rounded up

@@ -9,7 +9,7 @@ import (
 // progress counts the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
 type progress struct {
 	tasks                *workerPool   // runs the tasks of the operations
-	total, done, current atomic.Uint64 // FLOPs of the batch, of the operations that have ended, and of the current operation
+	total, done, current atomic.Uint64 // FLOPs of the batch, of the ended operations, and of the current operation
 }
 
 // begin starts the count for a batch: it computes the total, and sets the FLOPs that have been computed to 0.
@@ -41,7 +41,7 @@ func (p *progress) Done() float64 {
 }
 
 // fraction returns the part of the tasks of a job that workers have taken. The job is the current one or, if there is
-// none, the last one.
+// none, the last one. If there are several workers, jobs of a single task are ignored.
 func (p *workerPool) fraction() float64 {
 	state := p.state.Load()
 	if tasks := state >> takenBits; tasks > 0 && state != quit {

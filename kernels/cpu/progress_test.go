@@ -6,8 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDone checks that Done of a runner, the share of a batch that has been computed, grows to 1 during a batch. Within
-// an operation it must grow with the number of tasks that workers have taken.
+// TestDone checks Done of a runner, the part of the FLOPs of a batch that has been computed: it is 0 before the first
+// batch, and during an operation it counts the earlier operations and the tasks that workers have taken.
 func TestDone(t *testing.T) {
 	for _, threads := range []int{1, 2} {
 		workers := newWorkerPool(threads)
@@ -30,8 +30,7 @@ func TestDone(t *testing.T) {
 			r.next(kernels.FLOPs(b, s.perToken, s.perPair))
 			s.run()
 		}
-		// While the last of 4 tasks runs, Done counts it as computed. With one thread, Done counts only the 3 tasks
-		// before it.
+		// While the last of 4 tasks runs, Done counts 3 tasks with one thread, and all 4 tasks with two.
 		taken := map[int]float64{1: 0.75, 2: 1}[threads]
 		if len(seen) != 2 || seen[0] != 4*taken/20 || seen[1] != (4+16*taken)/20 {
 			t.Errorf("%d threads: %v", threads, seen)

@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotaryTable caches the cosines and the sines of rotary embeddings, each [positions, frequencies]. It grows with the
-// longest sequence.
+// rotaryTable caches the cosines and the sines of rotary embeddings, each [positions, frequencies]. It has a row for
+// each position of the longest sequence so far.
 type rotaryTable struct {
 	invFreq  []float32
 	cos, sin []float32
@@ -37,8 +37,9 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate returns a function that scales and rotates the queries and keys of qkv. If to is qkv, the function works in
-// place. If to is another matrix, the function writes the rotated queries and keys to it and copies the values.
+// rotate returns a function that scales the queries of qkv and rotates its queries and keys. If to is qkv, the function
+// works in place. If to is another matrix, the function writes the rotated queries and keys to it and copies the
+// values.
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	angles := s.heads.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3

@@ -29,8 +29,8 @@ func FuzzRows(f *testing.F) {
 }
 
 // checkRows compares each row operation of v on n values with the same operation in plain Go. If the operation computes
-// each value separately, each value must have the same bits as when it is computed alone. Inaccessible pages beside the
-// values show that the operation accesses no other memory.
+// each value separately, each value must have the same bits as when it is computed alone. On Linux, inaccessible pages
+// beside the values show that the operation accesses no other memory.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()
@@ -93,7 +93,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		v.scoreExp(rows, ld, n, 0.7, 0.1, position, maxima, sums)
 		plain.scoreExp(want, ld, n, 0.7, 0.1, position, wantMaxima, wantSums)
 		// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
-		// one lane of a vector adds up to n/8 weights.
+		// one lane of a vector adds up to n/4 weights.
 		for r := range queries {
 			near(t, v.name+" weights", rows[r*ld:][:n], want[r*ld:][:n], 32)
 		}
@@ -129,7 +129,7 @@ func near(t *testing.T, what string, got, want []float32, roundings float64) {
 }
 
 // TestPacking checks that keys and values are packed for attention in the same way as by plain Go, also for head sizes
-// and lengths that are not multiples of a block.
+// and lengths that are not multiples of the width of a panel.
 func TestPacking(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		plain := portable()

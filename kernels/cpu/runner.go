@@ -31,7 +31,7 @@ type runner struct {
 // allocates nothing.
 type step struct {
 	name              string
-	perToken, perPair float64 // FLOPs per token, and per pair of tokens of a sequence
+	perToken, perPair float64 // FLOPs per token, and per ordered pair of tokens of a sequence
 	run               func()
 }
 

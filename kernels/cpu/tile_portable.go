@@ -31,8 +31,8 @@ func tilePortable(out []float32, ldout int, add []float32, ldadd int, bias []flo
 	}
 }
 
-// tile3x4 returns the sums of 3 rows for 4 columns of the panel. These 12 sums and 4 values of the panel take all 16
-// floating-point registers of amd64.
+// tile3x4 returns the sums of 3 rows for 4 columns of the panel. These 12 sums leave 4 of the 16 floating-point
+// registers of amd64 for other values.
 func tile3x4(a0, a1, a2, panel []float32) (sums [3][4]float32) {
 	var s00, s01, s02, s03, s10, s11, s12, s13, s20, s21, s22, s23 float32
 	a1, a2 = a1[:len(a0)], a2[:len(a0)]

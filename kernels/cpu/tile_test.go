@@ -43,7 +43,7 @@ func FuzzTile(f *testing.F) {
 }
 
 // check compares a call of the tileFunc of v with sums in float64. Every row must also have the same bits as a call for
-// one row and one panel. Inaccessible pages beside the operands show that the call accesses no other memory.
+// one row and one panel. On Linux, inaccessible pages beside the operands show that the call accesses no other memory.
 func (c tileCase) check(t *testing.T, v *variant) {
 	t.Helper()
 	cols := c.n * panelCols
@@ -99,8 +99,8 @@ func (c tileCase) check(t *testing.T, v *variant) {
 					if c.withAdd {
 						term(float64(addend[r*ldadd+column]))
 					}
-					// Each of at most k+3 roundings adds an error of half a unit of a partial sum, which is at most the
-					// sum of all magnitudes. The portable code also rounds the products.
+					// Each of at most k+3 roundings adds an error of at most 2^−24 times a partial sum, and no partial
+					// sum exceeds the sum of all magnitudes. The portable code also rounds the products.
 					if bound := float64(c.k+4) * 0x1p-24 * size; !(math.Abs(float64(got)-want) <= bound) {
 						t.Fatalf("%+v: row %d, column %d is %v, want %v within %.3g", c, r, column, got, want, bound)
 					}

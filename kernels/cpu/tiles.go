@@ -38,7 +38,7 @@ func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []fl
 	if bias != nil {
 		toBias = &bias[:cols][0]
 	}
-	// Each tile prefetches half a panel of those that follow.
+	// Each tile prefetches half a panel, from the panels that follow these n panels in memory.
 	ahead := 4 * k * cols
 	for rows > 0 {
 		tile, count := pick(t[n-1], rows)

@@ -20,8 +20,8 @@ type variant struct {
 	packKeys func(p *panels, keys []float32, ld int)
 	// packValues packs the values, which have stride ld, as panels of V.
 	packValues func(p *panels, values []float32, ld int)
-	// scoreMax computes the scores of rows of ld values, and sets maxima to the maximum of each row. The n scores of row r
-	// are
+	// scoreMax computes the scores of rows of ld values, and sets maxima to the maximum of each row. Row r has the n
+	// scores
 	//
 	//	s_j = row[j]·scale − slope·|position + r − j|
 	//
@@ -29,15 +29,15 @@ type variant struct {
 	scoreMax func(rows []float32, ld, n int, scale, slope, position float32, maxima []float32)
 	// scoreExp replaces row[j] by e^(s_j − maximum), and sets sums to the sum of the n results of each row.
 	scoreExp func(rows []float32, ld, n int, scale, slope, position float32, maxima, sums []float32)
-	// scale sets n values in each row of out to the row of in, multiplied by the row's factor. The strides of the rows are
-	// ldout and ldin, and their number is len(factors).
+	// scale sets n values in each row of out to the row of in, multiplied by the row's factor. The strides of the rows
+	// are ldout and ldin; the number of rows is len(factors).
 	scale func(out []float32, ldout int, in []float32, ldin, n int, factors []float32)
 
 	gelu      func(x []float32)                             // x ← GELU(x)
 	gateGELU  func(out, in, up []float32)                   // out = GELU(in) · up
 	add       func(out, in []float32)                       // out ← out + in
 	normalize func(row, gain, bias []float32, eps float32)  // LayerNorm in place
-	rotate    func(row, cos, sin []float32, factor float32) // rotary embedding of neighbouring heads
+	rotate    func(row, cos, sin []float32, factor float32) // rotary embedding of the heads in row
 
 	pairs pairVariant
 }
@@ -77,7 +77,7 @@ func (v *pairVariant) arrangePanels(p *panels) {
 // tileFunc computes, for each of the given rows r and the n·16 columns c of n neighbouring panels with k inner rows
 // each,
 //
-//	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[i·16 + c] + bias[c] + add[r·ldadd + c]
+//	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[(⌊c/16⌋·k + i)·16 + c mod 16] + bias[c] + add[r·ldadd + c]
 //
 // If bias or add is nil, its term is left out. add may be the same memory as out. k is at most blockK. Each sum has one
 // accumulator. The terms of a sum are added in the order of i, whatever rows and n are.

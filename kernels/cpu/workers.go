@@ -11,7 +11,7 @@ import (
 // workerPool is a fixed set of goroutines that run the tasks of one job at a time. The goroutine that calls run is
 // worker 0. A job allocates nothing.
 //
-// A forward pass consists of hundreds of jobs of some microseconds each, and waking a goroutine takes about as long.
+// A forward pass consists of hundreds of jobs. Many take only microseconds, and waking a goroutine takes about as long.
 // Therefore a waiting goroutine spins, yielding to the scheduler, before it blocks.
 type workerPool struct {
 	size int
@@ -31,8 +31,8 @@ const (
 	quit      = math.MaxUint64 // tells the workers to return
 )
 
-// spinTime is how long a waiting goroutine spins before it blocks. It is longer than the pauses within a forward pass,
-// and short compared to the pauses between passes.
+// spinTime is how long a waiting goroutine spins before it blocks. It is longer than the pauses between the jobs of a
+// forward pass, and short compared to the pauses between passes.
 const spinTime = 50 * time.Microsecond
 
 func newWorkerPool(size int) *workerPool {

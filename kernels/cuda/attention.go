@@ -69,8 +69,8 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 }
 
 // slopes copies the ALiBi slopes of an attention to the device. It returns a null pointer if the attention has none.
-// The 16-bit kernels subtract the slopes from the scores before they multiply the scores by the scale, so for these
-// kernels slopes divides each slope by the scale.
+// The 16-bit kernels subtract slope · distance from the scores before they multiply the scores by the scale, so for
+// these kernels the method divides each slope by the scale.
 func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	if o.Slopes == nil {
 		return 0

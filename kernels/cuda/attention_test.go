@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotated returns a copy of packed rows [T, 3·heads·d] in which the queries and keys are scaled and rotated. It
-// computes as src/rotary.cuh does, and rounds the results to type t.
+// rotated returns a copy of packed rows [T, 3·heads·d] in which the queries are scaled, and queries and keys are
+// rotated. It computes as src/rotary.cuh does, and rounds the results to type t.
 func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
 	half := len(o.InvFreq)
 	out := slices.Clone(rows)
@@ -27,7 +27,7 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 					low, high := &row[2*h*half+j], &row[2*h*half+half+j]
 					a, b := float64(*low*factor), float64(*high*factor)
 					// A product of two float32 values is exact in float64. So a multiply-add in float64, rounded to
-					// float32, gives the bits of the kernel's multiply-add.
+					// float32, gives the bits of the kernel's multiply-add except in extremely rare ties.
 					*low = float32(math.FMA(a, cos, -float64(float32(b*sin))))
 					*high = float32(math.FMA(b, cos, float64(float32(a*sin))))
 				}

@@ -20,8 +20,8 @@ type Options struct {
 	// FirstAlgorithm uses the first usable algorithm that cuBLAS offers for a matrix product, even where the backend
 	// prefers an algorithm with a tile of 128 by 128 (see largeRows).
 	FirstAlgorithm bool
-	// FreeAlgorithm asks cuBLAS again for the number of rows of each batch and uses the first algorithm offered, even
-	// if the algorithm splits the inner dimension. A record may then have other bits in another batch.
+	// FreeAlgorithm asks cuBLAS again whenever the number of rows changes, and uses the first usable algorithm, even if
+	// the algorithm splits the inner dimension. A record may then have other bits in another batch.
 	FreeAlgorithm bool
 }
 
@@ -38,7 +38,7 @@ type Backend struct {
 }
 
 // ErrUnavailable is wrapped by the error that tells why this machine or one of its devices cannot run the package at
-// all: the driver or the device is missing or too old.
+// all, for example because the driver is missing or too old.
 var ErrUnavailable = driver.ErrUnavailable
 
 // leastMajor is the least major compute capability on which the kernels run. It is that of Ampere, the first
@@ -125,8 +125,8 @@ type memoryError struct{ error }
 
 func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOfMemory} }
 
-// Name lists everything that determines the bits of the results: the device, the driver (it compiles the kernels), the
-// library for matrix products with its options, and the operands' type.
+// Name lists the things on which the bits of the results depend: the device, the CUDA version of the driver, which
+// compiles the kernels, the library for matrix products with its options, and the operands' type.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {

@@ -11,6 +11,7 @@ import (
 
 // tables describes the current batch in device memory. It is allocated once, for the largest batch that the limits
 // allow. The part that the host sends is a double buffer, so that a batch can be sent while the previous one computes.
+// T stands for the largest number of tokens and S for the largest number of sequences.
 type tables struct {
 	pos     driver.Pointer // int32 [T], the position of each token in its sequence
 	seq     driver.Pointer // int32 [T], the index of each token's sequence

@@ -8,14 +8,15 @@ import (
 
 const (
 	// budgetCap is the largest number of tokens that Budget returns. A batch of so many tokens keeps every
-	// multiprocessor busy even in the largest products. More tokens would only cost memory and delay the first result.
+	// multiprocessor busy. More tokens would only cost memory and delay the first result.
 	budgetCap = 32768
 
-	// budgetShare is the share of the free memory that a batch may use. The rest is for allocations of the driver and
-	// of cuBLAS, and for fragmentation.
+	// budgetShare is the share of the device's free memory that a runner may use. The rest is for allocations of the
+	// driver and of cuBLAS, and for fragmentation.
 	budgetShare = 0.9
 
-	// budgetReserve is set aside for memory that does not grow with the batch, such as the workspace of a runner.
+	// budgetReserve is the number of bytes that a runner may use for memory that does not grow with the batch, such as
+	// the workspace for cuBLAS.
 	budgetReserve = workspaceBytes + 64<<20
 
 	// bookkeepingBytes is the size in bytes of the tables (type tables) for each token, as if every token were a
@@ -35,7 +36,7 @@ func (b *Backend) BytesPerToken(p *kernels.Program) int {
 		wide, narrow := b.slotBytes(s)
 		row := wide + narrow
 		if s.PerSequence {
-			row = ceilDiv(row, 3) // a sequence has at least three tokens, except perhaps the last of a batch
+			row = ceilDiv(row, 3) // a sequence of a model has at least three tokens, two of them special
 		}
 		bytes += row
 	}

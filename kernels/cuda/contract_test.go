@@ -181,7 +181,7 @@ func TestContractOfThePTX(t *testing.T) {
 	}
 }
 
-// TestLaunchCountsParameters checks that a launch with too many or too few parameters is an error.
+// TestLaunchCountsParameters checks that a launch with too few parameters is an error.
 func TestLaunchCountsParameters(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

@@ -46,7 +46,7 @@ const TestedOn = "NVIDIA H200 (compute capability 9.0, driver 580.159.04)"
 func (d Device) Tested() bool { return d.Major == 9 && d.Minor == 0 }
 
 // Devices searches for the driver, its devices and cuBLAS. It returns all errors in the report. It creates a context on
-// each device for a moment, to find out how much memory is free.
+// each usable device for a moment, to find out how much memory is free.
 func Devices() Report { return devices(driver.System()) }
 
 func devices(p driver.Places) Report {

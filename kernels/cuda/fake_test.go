@@ -13,9 +13,9 @@ import (
 )
 
 // fakeGPU is a driver and a device in plain Go. Its streams are real queues. The work on a stream runs when the host
-// waits for it, or at random moments if eagerness is set. It never runs before an event for which it must wait. As on a
-// real device, a launch reads its parameters at once but reads memory only when the kernel runs. So if an event is
-// missing, or pinned memory is reused too early, the results change.
+// waits for it and, if eagerness is set, also at random moments. It never runs before an event for which it must wait.
+// As on a real device, a launch reads its parameters at once but reads memory only when the kernel runs. So if an event
+// is missing, or pinned memory is reused too early, the results can change.
 type fakeGPU struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -290,7 +290,8 @@ func (f *fakeGPU) driver() *driver.CUDA {
 	}
 }
 
-// launch checks the geometry and the parameters of a launch against the variable contracts and enqueues the kernel.
+// launch checks the geometry and the parameters of a launch against the variable contracts. It then enqueues the
+// kernel, unless idle is set.
 func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params uintptr) {
 	name := f.functions[fn]
 	spec, ok := f.kernels[name]

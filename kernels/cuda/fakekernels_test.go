@@ -101,8 +101,8 @@ func fakeGELU(x float32) float32 {
 	return float32(float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2))
 }
 
-// run runs the loops of the kernel. It chooses them by the kernel's name, from which it removes the type and the head
-// size.
+// run runs the loops of the kernel. It chooses them by the kernel's name, from which it removes the type and numbers
+// such as the head size.
 func (k *fakeLaunch) run() {
 	family := regexp.MustCompile(`_(bf16|fp16|fp32|\d+)\b`).ReplaceAllString(regexp.MustCompile(`_\d+_`).ReplaceAllString(k.name, "_"), "")
 	switch family {

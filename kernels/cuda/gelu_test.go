@@ -147,9 +147,10 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 	return result
 }
 
-// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU. Two run alone, and two
-// multiply by the identity matrix first. Each result must differ from the GELU with math.Erfc by at most 2e-7 plus half
-// an ulp of the type. The result for NaN and +∞ must not be finite; that for −∞ is not checked.
+// TestGPUGELU gives the values of both 16-bit types to the four kernels that apply the GELU: every value to the two
+// that run alone, and every finite value to the two that multiply by the identity matrix first. Each result must differ
+// from the GELU with math.Erfc by at most 2e-7 plus half an ulp of the type. The result for NaN and +∞ must not be
+// finite; the result for −∞ is not checked.
 func TestGPUGELU(t *testing.T) {
 	requireGPU(t, kernels.FP32).Close()
 	t.Setenv(cublasVariable, "none") // the package's own products apply the activation

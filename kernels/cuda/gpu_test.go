@@ -39,7 +39,7 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 }
 
 // holdGPU keeps the first device open until the test ends. If no backend were open, the driver would destroy the
-// context, and create it again for the next backend. That takes longer than most cases of a suite.
+// context, and create it again for the next backend. Creating it takes longer than most cases of a suite.
 func holdGPU(t *testing.T) *Backend {
 	t.Helper()
 	b := requireGPU(t, kernels.FP32)

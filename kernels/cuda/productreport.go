@@ -8,8 +8,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Product describes a matrix product, except its number of rows. cuBLAS chooses an algorithm by the fields of a
-// Product. The product is
+// Product describes a matrix product, except its number of rows:
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 type Product struct {

@@ -24,8 +24,8 @@ const heuristicRows = 4096
 
 // On a Hopper GPU in bf16 the backend prefers an algorithm with a tile of 128 by 128, if cuBLAS offers one for
 // largeRows rows. On an H200 (bench/results) cuBLAS never offered this algorithm first, but it was faster than the
-// first one. Both give the same bits: in all 136 cases that were compared, in bf16, algorithms that sum each element in
-// one piece agreed in the first 64 MiB of the result.
+// first one. In all 136 cases that were compared, in bf16, algorithms that sum each element in one piece gave the same
+// bits in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
 	hopper      = 9  // major compute capability of Hopper GPUs, such as an H200
@@ -302,7 +302,7 @@ func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64
 
 // resize prepares a plan for a number of rows and a bias. If the number of rows changes, resize checks that the
 // algorithm supports the new number. With Options.FreeAlgorithm it chooses another algorithm for that number instead.
-// All layers of a batch have the same number of rows, so only the first call for a batch takes time.
+// All layers of a batch have the same number of rows, so only a plan's first call in a batch can ask cuBLAS.
 func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err

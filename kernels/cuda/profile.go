@@ -16,8 +16,8 @@ type entry struct {
 }
 
 // timings measures the operations of one batch with events on the compute stream. There is one event before the first
-// operation and one after each operation. Entry i lies between events i and i+1. Its time includes the time in which
-// the stream is idle because the host has not launched the operation yet.
+// entry and one after each entry. Entry i lies between events i and i+1. Its time includes the time in which the stream
+// is idle because the host has not launched the operation yet.
 type timings struct {
 	events  []gpu.Event // reused by later batches
 	entries []entry
@@ -32,7 +32,7 @@ func (s *submission) startTiming() {
 	}
 }
 
-// endTiming records the event after an operation if there is a profile. e is the entry of the operation.
+// endTiming records the event after an operation if there is a profile and the operation's entry e has a name.
 func (s *submission) endTiming(e entry) {
 	if s.into != nil && e.name != "" && s.Err == nil {
 		s.timings.entries = append(s.timings.entries, e)

@@ -19,7 +19,7 @@ type runner struct {
 	profile *kernels.Profile // nil if no profile is wanted
 	idle    []*submission    // submissions that are not in flight, for reuse
 
-	resources              gpu.Resources // owns the fields below, and the memory and events of submissions
+	resources              gpu.Resources // owns streams, events and memory of the runner and its submissions
 	compute, loads, copies gpu.Stream    // streams for kernels (compute), uploads (loads) and downloads (copies)
 	fence                  gpu.Event     // used only to order two streams, so it can be reused at once
 	workspace              driver.Pointer
@@ -53,7 +53,7 @@ func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	return s.wait
 }
 
-// Profile adds the timings of later batches to p.
+// Profile adds the timings of later batches to p. If p is nil, later batches are not timed.
 func (r *runner) Profile(p *kernels.Profile) bool {
 	r.profile = p
 	return true

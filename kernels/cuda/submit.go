@@ -95,7 +95,7 @@ func (s *submission) waitForReaders(m *memory) {
 }
 
 // output enqueues the download of v, which is output i of the program and is stored in from. Later operations of the
-// batch run at the same time.
+// batch may run during the download.
 func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	row, most := 4*pitch(from.cols), s.limits.Tokens
 	if s.program.PerSequence(v) {
@@ -114,8 +114,8 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	s.Record(from.reading, s.copies)
 }
 
-// finish waits until the events of run have happened, copies the results to dst and makes the submission idle. It
-// returns the error of run, or an error that the device reports later.
+// finish waits until the events of run have happened, copies the results to dst if nothing has failed, and makes the
+// submission idle. It returns the error of run, or an error that the device reports later.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
 	if s.recorded {

@@ -95,8 +95,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
-	// start starts a batch and runs its uploads. It returns two numbers of work items on the compute stream: of those
-	// that have run then, and of all.
+	// start starts a batch and runs its uploads. It then returns the number of work items on the compute stream that
+	// have run, and the number of all work items on it.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)

@@ -67,8 +67,9 @@ func (m *model) Close() error {
 	return outOfMemory(m.device.Free(&m.weights))
 }
 
-// Load stacks the parts by rows and uploads them. Before the upload it converts them on the host, one staging buffer at
-// a time: vectors to float32, all others to the operands' type.
+// Load stacks the parts by rows, or concatenates them if they are vectors, and uploads them. Before the upload it
+// converts them on the host, one staging buffer at a time: vectors to float32 and to the operands' type, all others to
+// the operands' type only.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
@@ -129,8 +130,8 @@ func (m *model) load(rows, cols int, t kernels.DType, read func([]float32, int) 
 	return at, cmp.Or(err, m.do(func(c *gpu.Context) { c.Synchronize(s.stream) }))
 }
 
-// valuesAtATime bounds the number of values that a goroutine decodes before it encodes them, so that they stay in its
-// cache.
+// valuesAtATime is the number of values that a goroutine decodes before it encodes them, rounded down to whole rows but
+// at least one row, so that the values stay in the core's cache.
 const valuesAtATime = 64 << 10
 
 // fill decodes n rows, starting at row first, and encodes them into dst, on all cores.

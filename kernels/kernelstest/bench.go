@@ -101,9 +101,9 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 // observed is the largest number of columns that Stored returns.
 const observed = 96
 
-// Stored returns columns of v in the operand type, as a matrix product reads them: all columns or, if v has more than
-// observed columns, observed evenly spaced ones. It appends a product with a matrix that has a single 1 in each row.
-// Such a product is exact.
+// Stored returns columns of v in the operand type, as a matrix product reads them: all columns or, if v has more
+// columns than the constant observed, that many evenly spaced columns. It appends a product with a matrix that has a
+// single 1 in each row. Such a product is exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

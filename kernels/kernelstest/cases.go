@@ -35,7 +35,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 		return []kernels.Value{b.Embed(x), b.Stored(b.Embed(x))}
 	}})
 
-	// The result of a product can be read as float32, in the operand type, or in both.
+	// The result of a product can be read as float32, in the operand type, or in both types.
 	readers := map[string]func(b *Bench, y kernels.Value) []kernels.Value{
 		"float32": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y} },
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
@@ -131,7 +131,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 				return []kernels.Value{b.Stored(b.Attention(b.Input(3*heads*d), o))}
 			})
 		}
-		// Only alibi and rotary have a sequence of 1,025 tokens, because the reference is slow.
+		// Of these four cases only alibi and rotary have a sequence of 1,025 tokens, because the reference is slow.
 		attention("attention", ragged, kernels.Attention{Scale: scale})
 		attention("alibi", nil, kernels.Attention{Scale: scale, Slopes: slopes})
 		attention("rotary", []int{65, 1, 257, 2, 33, 1025}, kernels.Attention{Scale: 1, Rotary: rotary})
@@ -180,8 +180,8 @@ func cases(activations []kernels.Activation, short bool) []Case {
 }
 
 // linearShapes returns the shapes [out, in] of matrix products. The second to last has many columns: several tiles and
-// part of another. The last has a long inner dimension. Both are smaller if short is set; emulators and the race
-// detector need smaller products.
+// part of another. The last has a long inner dimension. Both are smaller if short is set, because products are slow on
+// emulators and under the race detector.
 func linearShapes(short bool) [][2]int {
 	shapes := [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}}
 	if short {
@@ -190,9 +190,9 @@ func linearShapes(short bool) [][2]int {
 	return append(shapes, [2]int{720, 320}, [2]int{48, 3072})
 }
 
-// linearLengths returns the lengths of the sequences for a Linear of the given shape. For a small product it returns
-// nil: such a case runs on one batch of the lengths in ragged and on one long sequence. For other products it returns
-// the lengths of a short batch, because the reference is slow.
+// linearLengths returns the lengths of the sequences for a Linear of the given shape. For a weight of at most 20,000
+// values it returns nil, whose meaning is that of Case.Lengths. For a larger weight it returns the lengths of a short
+// batch, because the reference is slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

@@ -8,8 +8,9 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes checks that Compile refuses every program with a mistake, and that a runner refuses every batch with a
-// mistake. The error must be an *OpError that names the operation. The batch after a refused one must succeed.
+// mistakes checks that Compile refuses programs with a mistake, and that a runner refuses batches with a mistake. For a
+// wrong operation or a wrong batch the error must be an *OpError that names the operation or the batch. The batch after
+// a refused batch must succeed.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {

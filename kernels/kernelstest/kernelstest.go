@@ -1,11 +1,11 @@
-// Package kernelstest is the conformance suite for backends. Every backend must pass it with every operand type, and
-// the CPU backend with every instruction set. It compares each operation with the reference, over batches of unequal
-// lengths and over sizes that are no multiples of tiles. It runs random programs. It checks that results repeat bit for
-// bit and do not depend on the other sequences in the batch.
+// Package kernelstest is the conformance suite for backends. Every backend must pass it with every operand type that
+// the backend has, and the CPU backend with every instruction set. It compares each operation with the reference, over
+// batches of unequal lengths and over sizes that are no multiples of tiles. It runs random programs. It checks that
+// results repeat bit for bit and do not depend on the other sequences in the batch.
 //
-// All tolerances are defined here. They are relative to the error of plain loops in the same precision, both errors
-// measured against the float64 reference. A backend's error may be at most twice as large. A floor of a few roundings
-// is added for cases in which the loops happen to be almost exact.
+// The suite's tolerances are defined here. A backend's error may be at most twice the error of plain loops in the same
+// precision, plus four roundings for cases in which the loops happen to be almost exact. Both errors are measured
+// against the float64 reference.
 package kernelstest
 
 import (
@@ -48,20 +48,20 @@ func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels
 	}
 }
 
-// RunProducts runs only the cases of Run that contain matrix products. It is for a backend that has passed Run with
-// another implementation of products.
+// RunProducts runs, of the cases of Run, only those for a Linear and the random programs. It is for a backend that has
+// passed Run with another implementation of products.
 func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, products(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
 }
 
 // RunShortProducts does the same as RunProducts, but always with the smaller sizes that go test -short selects. It is
-// for an implementation of products that gives the same bits as an implementation that passes the whole suite, as
-// another test checks.
+// for an implementation of products that another test compares, bit by bit, with an implementation that passes the
+// whole suite.
 func RunShortProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, products(computed(lacks), true), true, operands, known, open, lacks)
 }
 
-// products returns the cases that contain matrix products.
+// products returns the cases for a Linear.
 func products(activations []kernels.Activation, short bool) []Case {
 	return slices.DeleteFunc(cases(activations, short), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") })
 }
@@ -92,10 +92,10 @@ func run(t *testing.T, list []Case, short bool, operands kernels.DType, known *K
 	}
 }
 
-// Case is a test case. Build builds a program of one or a few operations and returns the values to compare.
+// Case is a test case. Build builds a program and returns the values to compare.
 type Case struct {
 	Name    string
-	Lengths []int // lengths of the sequences; nil means two batches: the lengths in ragged, and one long sequence
+	Lengths []int // lengths of the sequences; nil means ragged and, unless short, also a batch of one long sequence
 	Tokens  bool  // whether ids are random tokens below Vocabulary; if not, they are the row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
 
@@ -123,7 +123,7 @@ func (c Case) mixed() []int {
 	return lens
 }
 
-// Result is the output of a run that is compared with the same output of another run.
+// Result is one output of a run. It is compared with the same output of another run.
 type Result struct {
 	Values      []float32
 	Cols        int
@@ -170,7 +170,7 @@ func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands kernels.DT
 
 // Known caches the results of the reference and the baseline, which take most of the time, so that several backends can
 // share them. It is safe for concurrent use. The zero value is ready to use. All the backends must lack the same
-// activations.
+// activations, because the random programs depend on them.
 type Known struct {
 	mu      sync.Mutex
 	results map[string]func() (want, base []Result)
@@ -245,9 +245,9 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the batch of several sequences again: with the same limits, and with limits that are larger by 77 tokens
-// and 77 sequences. In short mode it uses only the larger limits. Every bit of the results must be the same as in
-// first.
+// repeat runs the batch of several sequences again: twice with the same limits, and once with limits that are larger by
+// 77 tokens and 77 sequences. In short mode it uses only the larger limits. Every bit of the results must be the same
+// as in first.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if c.short {

@@ -19,7 +19,7 @@ import (
 func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
 // NewBaseline returns a backend that runs the loops of New in float32, with one accumulator for each sum. Lookup
-// tables, and weights and operands of matrix products, are rounded to t.
+// tables, and the operands of matrix products and of attention, are rounded to t.
 func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
@@ -89,10 +89,10 @@ func (r *runner[F]) Start(b kernels.Batch, dst [][]float32) (wait func() error) 
 	return func() error { return err }
 }
 
-// matrix is a value in the two types in which operations read it.
+// matrix is a value of a program, before and after it is rounded to the operand type.
 type matrix[F float] struct {
 	cols    int
-	at      []F // values as computed
+	at      []F // values as computed; those of an attention are rounded
 	operand []F // values rounded to the operand type
 }
 

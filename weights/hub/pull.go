@@ -22,13 +22,13 @@ type Client struct {
 	Endpoint string // address of the hub, without a slash at the end
 	Token    string // access token of an account, or "" for none
 	Cache    string // folder of the cache, as the function Cache returns it
-	// Progress, if not nil, is called with the size of a file and the number of its bytes that have been downloaded:
-	// once at the beginning of the file and then after each piece of at most 1 MiB. It is not called for files that
-	// were in the cache before.
+	// Progress, if not nil, is called with the size of a file and the number of its bytes that have been downloaded: at
+	// the beginning of each attempt to download the file and then after each piece of at most 1 MiB. It is not called
+	// for files that were in the cache before.
 	Progress func(file string, done, size int64)
 
-	attempts int           // number of attempts to fetch a file; 0 for the default
-	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 for the default
+	attempts int           // number of attempts of a request without progress; 0 stands for 5
+	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 stands for 1 s
 }
 
 // FromEnvironment returns a client that is configured as Hugging Face's libraries are: by the environment variables
@@ -127,7 +127,7 @@ func (c *Client) Pull(ctx context.Context, id, revision string, choose func(file
 	return filepath.Join(m.folder, "snapshots", m.commit), nil
 }
 
-// pull contains what the steps of one call of Client.Pull share.
+// pull is the state that the steps of one call of Client.Pull share.
 type pull struct {
 	*Client
 	id, commit string
@@ -183,7 +183,7 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // get makes sure that the snapshot contains a file. If the file is missing, get downloads it to the folder blobs of the
-// cache, with its digest as the name, and puts a link to the blob into the snapshot.
+// cache, with its etag as the name, unless it is there, and puts a link to the blob into the snapshot.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	if _, err := os.Stat(link); err == nil {
@@ -272,7 +272,8 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 	return errors.Join(err, f.Close())
 }
 
-// stalled is the time after which a connection that sends nothing is closed.
+// stalled is the time after which a download that gets no bytes is interrupted. It is also the time limit for the
+// answer that lists a model's files.
 const stalled = time.Minute
 
 // rest is one attempt to download the bytes that f lacks, and to append them to f. If the server cannot send a part of

@@ -1,5 +1,5 @@
 // Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API. It fails if a field does not exist
-// or has another type, or if a podFailurePolicy has exit codes or conditions that cannot be used. It needs no cluster.
+// or has another type, and for some other mistakes that the API server would refuse. It needs no cluster.
 //
 //	cd deploy/k8s/lint && go run . ../embed.yaml
 //

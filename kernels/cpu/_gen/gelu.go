@@ -9,7 +9,7 @@ import (
 	"seqembed/kernels/cpu/_gen/polynomial"
 )
 
-// exp computes e^x for x ≤ 0 as 2^n·e^r, where n is an integer. Arguments below −87 are raised to −87.
+// exp computes e^x for x ≤ 0 as 2^n·e^r, where n is an integer and |r| ≤ ln2/2. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	low := i.register(g)
 	g.VMOVUPS(g.constant(expLimit), low)

@@ -9,8 +9,8 @@ import (
 // units, so that the units are always busy.
 const chains = 12
 
-// peak generates, for each instruction set, a loop that contains only FMAs, or only multiplications of bfloat16 pairs.
-// Package bench/peak measures the peak rate of a core with this loop.
+// peak generates, for each instruction set, a loop of FMAs or, for bf16, of multiplications of bfloat16 pairs. Package
+// bench/peak measures the peak rate of a core with this loop.
 func peak(g *generator, sets ...isa) {
 	for _, i := range sets {
 		name := "fma" + i.name

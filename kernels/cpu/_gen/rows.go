@@ -118,8 +118,9 @@ func beginScores(g *generator, i isa) scoreRows {
 	return s
 }
 
-// eachRow generates a loop over the rows. For each row it generates before, body for each vector of scores v, which
-// stand at the address at, and after. The mask selects the scores of the last vector; a nil mask selects all.
+// eachRow generates a loop over the rows. For each row it generates before, then body for each vector v of scores,
+// which are computed from the values at the address at, and then after. The mask selects the scores of the last vector;
+// a nil mask selects all.
 func (s *scoreRows) eachRow(g *generator, before func(), body func(v reg.VecVirtual, at Mem, m *mask), after func()) {
 	i := s.isa
 	n, p := g.GP64(), g.GP64()

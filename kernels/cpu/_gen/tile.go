@@ -169,8 +169,9 @@ func tile(g *generator, i isa, rows, panels int) {
 	g.end()
 }
 
-// fetchResult prefetches the cache lines of the result, which the tile accesses after the sums: otherwise the processor
-// would wait there for a result that is longer than its caches. With small k this would take longer than it saves.
+// fetchResult prefetches the cache lines of the result before the sums are computed, so that the processor need not
+// wait for them afterwards if the result is larger than its caches. If k is below 64, prefetching would take longer
+// than it saves.
 func fetchResult(g *generator, k reg.GPVirtual, rows, panels int) {
 	g.CMPQ(k, Imm(64))
 	g.JL(LabelRef("fetched"))

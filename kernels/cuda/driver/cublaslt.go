@@ -56,7 +56,7 @@ type CublasLt struct {
 	AlgoConfig func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64,
 		written *uint64) Status `c:"cublasLtMatmulAlgoConfigGetAttribute"`
 
-	// Every matrix product calls the functions below. They have no tag, because BindCublasLt binds them without
+	// The functions below are called while batches run. They have no tag, because BindCublasLt binds them without
 	// reflection, which would be slow.
 	DescSet   func(desc Handle, attribute int32, value *uint64, bytes uint64) Status
 	LayoutSet func(layout Handle, attribute int32, value *uint64, bytes uint64) Status

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// ErrUnavailable is wrapped by the error that tells why CUDA cannot be used at all: the driver or the device is missing
-// or too old.
+// ErrUnavailable is wrapped by the error that tells why CUDA cannot be used at all, for example because the driver is
+// missing or too old.
 var ErrUnavailable = errors.New("CUDA is not available")
 
 // ErrOutOfMemory is wrapped by the error for a device with too little memory.

@@ -128,9 +128,9 @@ func BindCUDA(library uintptr) (*CUDA, error) {
 	return d, nil
 }
 
-// BindCublasLt binds the functions of a loaded libcublasLt. For the functions that every product calls, it does not use
-// RegisterFunc, whose reflection is slow. Go memory passed to these functions is on the heap, because the compiler
-// assumes that the arguments of a function in a struct field escape.
+// BindCublasLt binds the functions of a loaded libcublasLt. For the functions that are called while batches run, it
+// does not use RegisterFunc, whose reflection is slow. Go memory passed to these functions is on the heap, because the
+// compiler assumes that the arguments of a function in a struct field escape.
 func BindCublasLt(library uintptr) (*CublasLt, error) {
 	c := new(CublasLt)
 	hot, err := bind(library, c, "cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute",

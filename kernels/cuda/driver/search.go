@@ -154,7 +154,7 @@ func (p Places) environments() (prefixes []string) {
 	return prefixes
 }
 
-// installations lists the folders of Python packages: first those of the user, then those of the system.
+// installations lists the folders in which Python may be installed: first that of the user, then those of the system.
 func (p Places) installations() (prefixes []string) {
 	if home := p.Getenv("HOME"); home != "" {
 		prefixes = append(prefixes, filepath.Join(home, ".local"))

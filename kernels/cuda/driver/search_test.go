@@ -42,8 +42,8 @@ func newTree(t *testing.T, files ...string) *tree {
 	return tr
 }
 
-// TestCublasIsSearchedInOrder checks the order in which places are searched for libcublasLt, with a library in each of
-// them. The error must name every place. For a driver of CUDA 12, libraries of CUDA 13 must be left out.
+// TestCublasIsSearchedInOrder checks the order in which places are searched for libcublasLt, with a library in each
+// folder. The error must name every place. For a driver of CUDA 12, libraries of CUDA 13 must be left out.
 func TestCublasIsSearchedInOrder(t *testing.T) {
 	const cu12, cu13 = "nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cu13/lib/libcublasLt.so.13"
 	want := []string{

@@ -3,7 +3,7 @@
 //
 // A Device may be used from any goroutine. The driver has a current context for each thread of the operating system,
 // but goroutines change threads. Therefore functions that need the context are methods of Context, and only Do provides
-// one: it locks the goroutine to its thread and makes the context current there. Only one goroutine at a time is in Do.
+// one: it locks the goroutine to its thread and makes the context current there. Do runs for one goroutine at a time.
 // Wait does not need Do, so waiting for the device does not delay the launches of other goroutines.
 //
 // The package must not know the operations of models.
@@ -149,8 +149,8 @@ func (d *Device) enter() error {
 	return err
 }
 
-// leave removes the context from the thread and unlocks the thread. So a call of the driver outside Do fails on every
-// thread, also on one that has been in Do.
+// leave removes the context from the thread and unlocks the thread. So a call that needs the context fails outside Do
+// and Wait on every thread, even on a thread that has been in Do.
 func (d *Device) leave() {
 	d.context.CtxSetCurrent(0)
 	runtime.UnlockOSThread()

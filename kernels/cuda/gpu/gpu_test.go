@@ -22,7 +22,7 @@ type fake struct {
 	launched [8]uint64 // grid, block, shared memory, then parameters
 	happened chan bool // every wait for an event receives one element
 	hosts    [][]uint64
-	text     string // PTX of the last module
+	text     string // first byte of the PTX of the last module
 }
 
 func (f *fake) call(name string) driver.Result {
@@ -209,8 +209,8 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-// TestFirstFailure checks that no function of the driver is called after one that has failed, and that the next Do
-// succeeds.
+// TestFirstFailure checks that after a function of the driver has failed, Do calls only cuCtxSetCurrent to remove the
+// context, and that the next Do succeeds.
 func TestFirstFailure(t *testing.T) {
 	f := &fake{fails: "function"}
 	d := opened(t, f)

@@ -10,7 +10,7 @@ import (
 
 // Context is the primary context of a device, current on the calling thread (see Device.Do). Err is the first error.
 // After an error all methods of Context do nothing, and Do returns the error. So a caller checks Err only before it
-// uses the result of a call on the host. Functions of CUDA that are not methods of Context can be called directly.
+// uses the result of a call on the host. The functions of the embedded CUDA do not look at Err.
 type Context struct {
 	*driver.CUDA
 	Err error
@@ -112,7 +112,7 @@ type Resources struct {
 	events  []Event
 }
 
-// Alloc allocates device memory, aligned to 256 bytes.
+// Alloc allocates device memory, aligned to at least 16 bytes.
 func (r *Resources) Alloc(c *Context, bytes int) (p driver.Pointer) {
 	if c.Err != nil {
 		return 0

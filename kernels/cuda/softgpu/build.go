@@ -229,8 +229,8 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce calls make to build a file, unless the file exists and was built from the same sources. A file beside it,
-// with the suffix .key, contains the digest of the sources.
+// buildOnce calls make to build a file, unless the file exists and was built from the same sources with the same
+// compiler and flags. A file beside it, with the suffix .key, contains the digest of all these.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))

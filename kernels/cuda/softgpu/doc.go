@@ -1,6 +1,6 @@
 // Package softgpu builds a software GPU: a libcuda.so.1 that runs the committed PTX on the host and refuses invalid
 // calls as a real driver does, and a libcublasLt.so.13 of plain loops. A program that is started with their folder in
-// LD_LIBRARY_PATH finds a GPU that is about 10⁵ times slower than a real one. Tests on it cover everything between
+// LD_LIBRARY_PATH finds a GPU that is far slower than a real one. Tests on it can cover everything between
 // the command line and the bytes of an output file, except for four things that need a real GPU: the compiler in the
 // driver, the rounding inside matrix units, the algorithms that cuBLASLt chooses, and speed.
 //

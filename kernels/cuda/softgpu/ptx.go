@@ -50,7 +50,7 @@ type operand struct {
 	vector    []operand
 }
 
-// token is a word or a single punctuation character. It is empty at the end of the text.
+// token is a word, a quoted string or a single punctuation character.
 type token struct {
 	text string
 	line int
@@ -130,6 +130,7 @@ func isWord(c byte) bool {
 	return c == '.' || c == '_' || c == '%' || c == '$' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
+// peek returns the next token, or "" after the last token.
 func (p *parser) peek() string {
 	if p.at == len(p.tokens) {
 		return ""

@@ -42,7 +42,7 @@ type translator struct {
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
 
-	waits int // number of barriers and waits for copies so far; a test drops one by its number
+	waits int // number of barriers and waits for copies so far; a test removes the effect of one by its number
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
@@ -99,7 +99,7 @@ func (t *translator) errorf(format string, args ...any) error {
 	return translateError(fmt.Sprintf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...)))
 }
 
-// run translates the body. The methods that it calls panic with a translateError on an invalid operand.
+// run translates the body. The methods that it calls panic with a translateError on an invalid instruction.
 func (t *translator) run() (err error) {
 	defer func() {
 		switch failed := recover().(type) {
@@ -433,8 +433,8 @@ func (t *translator) mma(s statement, half string) string {
 		t.list(s.operands[3], 4, "f32"), t.list(s.operands[1], 4, "b32"), t.list(s.operands[2], 2, "b32"), half, t.spread(s.operands[0], 4, "f32"))
 }
 
-// expression is the translation of an instruction that computes one value. In text, $1, $2 and so on stand for the
-// operands, which are read in the given types.
+// expression is the translation of an instruction that computes one value of the type result. In text, $1, $2 and so
+// on stand for the source operands, which are read as the types in operands.
 type expression struct {
 	result   string
 	operands []string

@@ -38,7 +38,8 @@ lower() {
   return 1
 }
 
-# figures FILE TARGET prints one line per kernel: registers, static shared memory and stack bytes. It fails on spills.
+# figures FILE TARGET prints one line per kernel: registers, static shared memory and stack bytes. It fails if a kernel
+# spills registers or has more static shared memory than shared_limit.
 figures() {
   # ptxas accepts sm_90 only from version 7.8 on, so an older version is raised in a copy
   sed -E "s/^\.version 7\.[0-7]$/.version 7.8/" "$1" >"$work/assemble.ptx"

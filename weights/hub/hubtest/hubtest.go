@@ -32,10 +32,10 @@ type Hub struct {
 	Token         string   // token that a client must send; "" means none
 	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
-	Status        int      // HTTP status of every answer; 0 means the status that fits the request
+	Status        int      // HTTP status of every answer but those of the store; 0 means the one that fits
 	Busy          int      // number of the next answers that have the status 503
 	Unsatisfiable bool     // whether the store refuses every range
-	CutList       int      // number of the next answers that list the files and end early
+	CutList       int      // number of the next answers that end within the list of the files
 	Ranges        bool     // whether the store supports requests for ranges
 	Auth          string   // header Authorization of the last request to the store
 }

@@ -1,4 +1,4 @@
-// Embeds files in shards and joins the shards. It does not split the files: each shard gets all of them and reads only
+// Embeds files in shards and joins the shards. It does not split the files: each shard gets all of them and embeds only
 // its part.
 
 include { EMBED_SHARD } from '../../modules/shard/main'

@@ -18,7 +18,8 @@ func beginExp(g *generator) exp {
 	return exp{g.replicated(polynomial.Exp), c[0], c[1], c[2], c[3], c[4]}
 }
 
-// replace replaces x ≤ 0 by e^x, computed as 2^n·e^r, where n is an integer. Arguments below −87 are raised to −87.
+// replace replaces x ≤ 0 by e^x, computed as 2^n·e^r, where n is an integer and |r| ≤ ln2/2. Arguments below −87 are
+// raised to −87.
 func (e *exp) replace(g *generator, x vec) {
 	defer g.scope()()
 	n, power := g.vec(), g.vec()

@@ -113,7 +113,7 @@ func (g *generator) broadcast(name string) vec {
 	return v
 }
 
-// table returns a register with the address of n 32-bit values, at most 8. Each table is written once per file.
+// table returns a register with the address of n 32-bit values. Each table is written once per file.
 func (g *generator) table(name string, n int, at func(int) uint32) gp {
 	if g.tables == nil {
 		g.tables = map[string]bool{}

@@ -76,7 +76,7 @@ func packs(g *generator) {
 // units, so that the units are always busy.
 const chains = 24
 
-// peak generates a loop that contains only FMAs. Package bench/peak measures the peak rate of a core with this loop.
+// peak generates a loop of FMAs. Package bench/peak measures the peak rate of a core with this loop.
 func peak(g *generator) {
 	g.function("fmaNEON", "n int", "", "fmaNEON runs n rounds of 24 independent multiply-add instructions.")
 	n, factor := g.param("n"), g.vec()

@@ -28,9 +28,8 @@ enum { illegal_address = 700, launch_timeout = 702, misaligned_address = 716, la
 
 constexpr size_t stack_bytes = 128 << 10;
 
-// The stack of each thread begins stack_shift bytes further from the end of its memory than the stack of the thread
-// before, up to most_shifted bytes. Without the shift the frames of all threads would compete for the same few sets of
-// the cache.
+// The stack of thread t begins t · stack_shift modulo most_shifted bytes before the end of its memory. Without the
+// shift the frames of all threads would compete for the same few sets of the cache.
 constexpr size_t stack_shift = 17 * 64, most_shifted = 32 << 10;
 
 enum State { runnable, waits_for_block, waits_for_warp, ended };
@@ -498,7 +497,7 @@ void on_signal(int number, siginfo_t *info, void *context) {
     }
 }
 
-// SignalStack is the stack for signal handlers on this thread. The stacks of fibers are too small for handlers.
+// SignalStack is the stack on which signal handlers run on this host thread, instead of the stack of a fiber.
 class SignalStack {
   public:
     SignalStack() {
@@ -515,7 +514,7 @@ class SignalStack {
     stack_t previous = {};
 };
 
-// Helpers are additional host threads. They help with one launch at a time.
+// Helpers are additional host threads. They help with one launch or one matrix product at a time.
 class Helpers {
   public:
     static Helpers &all() {
@@ -523,8 +522,8 @@ class Helpers {
         return *one;
     }
 
-    // run_with runs work on this thread. If there are several blocks and no other launch uses the helpers, it also runs
-    // work on all helpers.
+    // run_with runs work on this thread. If there are several blocks and the helpers are free, it also runs work on all
+    // helpers.
     void run_with(uint64_t blocks, const std::function<void()> &work) {
         std::unique_lock<std::mutex> mine(taken, std::try_to_lock);
         if (blocks < 2 || threads == 0 || !mine) {

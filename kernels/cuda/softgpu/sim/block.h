@@ -34,7 +34,7 @@ struct Fault {
     std::string text;
 };
 
-// run executes every block of a launch, several at a time, and returns the first fault.
+// run executes the blocks of a launch, several at a time, until one fails, and returns the first fault.
 Fault run(const Launch &launch);
 
 // parallel calls work with each number below count, on several host threads unless another launch is using them.
@@ -43,8 +43,8 @@ void parallel(uint64_t count, const std::function<void(uint64_t)> &work);
 // quiet_thread starts a thread that receives only the signals of its own faults, like the threads of a driver.
 std::thread quiet_thread(std::function<void()> work);
 
-// catch_faults installs signal handlers that turn an invalid access by a kernel into a Fault. The handlers pass every
-// other signal to the handler that was installed before.
+// catch_faults installs signal handlers that turn an invalid access or a division by zero in a kernel into a Fault. The
+// handlers pass a signal from other code to the handler that was installed before.
 void catch_faults();
 
 } // namespace softgpu

@@ -34,7 +34,7 @@ struct Preference {
     unsigned reduction = 7;
 };
 
-// Algorithm is the content of the 64 opaque bytes: attributes in the order of cublasLt.h.
+// Algorithm is the content of the 64 opaque bytes of a cublasLtMatmulAlgo_t. magic marks it as made by this library.
 struct Algorithm {
     uint64_t magic;
     int id, tile, splits, reduction, stages, inner, cluster;
@@ -74,7 +74,7 @@ void store(int type, unsigned char *p, size_t i, float v) {
 
 unsigned char *at(uint64_t address) { return reinterpret_cast<unsigned char *>(address); }
 
-// accepts checks the descriptors, both for AlgoCheck and for the product itself.
+// accepts checks the descriptors of a product.
 Status accepts(const Description &d, const Layout &a, const Layout &b, const Layout &c, const Layout &out) {
     if (d.transposed_a != 1 || d.transposed_b != 0) return not_supported;
     if (a.rows != b.rows || a.cols != out.rows || b.cols != out.cols) return invalid_value_status;
@@ -101,8 +101,8 @@ struct Product {
 // rows_at_once is the number of output rows that are computed in one pass over the weights.
 constexpr size_t rows_at_once = 8;
 
-// run computes each element with sixteen partial sums, over k in steps of sixteen, so that its bits depend neither on
-// the number of rows nor on its position.
+// run computes each element with sixteen partial sums, over k in steps of sixteen, so that an element's bits depend
+// neither on the number of rows nor on the element's position.
 Fault Product::run() const {
     const size_t n = out.rows, rows = out.cols, k = a.rows, padded = (k + 15) / 16 * 16;
     std::vector<float> weights(n * padded);
@@ -203,7 +203,8 @@ int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const voi
     return ok;
 }
 
-// The first algorithm offered splits the inner dimension. Callers that need the same bits for every batch must skip it.
+// If the workspace is large enough, the first algorithm offered splits the inner dimension. Callers that need the same
+// bits for every batch must skip it.
 int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a, const Layout *b, const Layout *c, const Layout *out,
                                    const Preference *p, int wanted, Result *found, int *count) {
     if (wanted < 1) return invalid_value_status;

@@ -97,7 +97,7 @@ struct Function {
 //       hang:N       the kernel of the N-th launch never ends
 //       lost:N       the device of the N-th launch is lost: all later calls for it fail
 //       nowait:N     the N-th cuStreamWaitEvent has no effect
-//       refuse:ROWS  cuBLASLt refuses all algorithms for products of ROWS rows
+//       refuse:ROWS  cublasLtMatmulAlgoCheck refuses every algorithm for products of ROWS rows
 struct Settings {
     std::vector<int> architectures = {90};
     size_t memory = size_t(16) << 30;
@@ -174,14 +174,16 @@ int refuse(int code, const char *format, ...) __attribute__((format(printf, 2, 3
 
 } // namespace softgpu
 
-// The software cuBLAS, which is a separate library, calls these functions. They use the context of the calling thread.
+// The software cuBLAS, which is a separate library, calls these functions.
 extern "C" {
-// softgpu_enqueue adds work to a stream. It returns 0, or a CUresult if it fails.
+// softgpu_enqueue adds work to a stream of the calling thread's context. It returns 0, or a CUresult if it fails.
 int softgpu_enqueue(void *stream, std::function<softgpu::Fault()> work);
-// softgpu_left returns the number of bytes from an address to the end of its allocation.
+// softgpu_left returns the number of bytes from an address to the end of its allocation in the calling thread's
+// context, or 0 if there is no such allocation.
 size_t softgpu_left(uint64_t address);
-// softgpu_refuses returns whether SOFTGPU_FAULT refuses products with the given number of rows.
+// softgpu_refuses returns whether SOFTGPU_FAULT contains refuse:ROWS for the given number of rows.
 bool softgpu_refuses(uint64_t rows);
+// softgpu_current returns whether a context is current on the calling thread.
 bool softgpu_current();
 // softgpu_parallel calls work with each number below count, on several host threads.
 void softgpu_parallel(uint64_t count, const std::function<void(uint64_t)> &work);

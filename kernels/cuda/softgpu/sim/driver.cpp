@@ -74,7 +74,7 @@ uint64_t fingerprint(const char *text) {
     return h;
 }
 
-// first_driver returns the first CUDA version that supports a PTX ISA version.
+// first_driver returns the first CUDA version that supports a PTX ISA version from 7.0 to 8.5.
 int first_driver(int major, int minor) { return (major + 4) * 1000 + minor * 10; }
 
 } // namespace
@@ -86,8 +86,8 @@ const char *softgpu_fault() {
     return driver().last_fault.c_str();
 }
 
-// softgpu_restart is for tests: it resets everything to the state in a new process with the given SOFTGPU_SEED in its
-// environment. No work may be in progress.
+// softgpu_restart is for tests: it sets the seed, resets every device, and counts the calls for SOFTGPU_FAULT anew. No
+// work may be in progress.
 void softgpu_restart(uint64_t seed) {
     Driver &d = driver();
     const std::lock_guard<std::mutex> held(d.lock);

@@ -105,7 +105,7 @@ inline T parameter(uint64_t slot) {
     return value;
 }
 
-// Conversions round to nearest, ties to even. NaN becomes the canonical NaN of PTX.
+// Conversions to 16 bits round to nearest, ties to even. NaN becomes the canonical NaN of PTX.
 inline float from_bf16(uint16_t bits) { return bits_as<float>(static_cast<uint32_t>(bits) << 16); }
 inline uint16_t to_bf16(float v) {
     const uint32_t bits = bits_as<uint32_t>(v);

@@ -10,7 +10,7 @@
 
 namespace softgpu {
 
-// filler is the value of every byte of new memory: a NaN in every type, and an index far out of range.
+// filler is the value of every byte of new memory: a NaN in every floating-point type, and the index -1.
 constexpr unsigned char filler = 0xff;
 
 // Guarded is memory between an unreadable page after it and at least one page of filler before it. The function intact
@@ -35,8 +35,8 @@ class Arena {
     Arena();
     Arena(const Arena &) = delete;
 
-    // allocate returns null when the range is used up. It never returns the same address twice, so that an access after
-    // release is detected.
+    // allocate returns null when the range or the host's memory is used up. It never returns the same address twice, so
+    // that an access after release is detected.
     unsigned char *allocate(size_t size);
     // release returns whether the address was that of an allocation.
     bool release(const void *address);
