@@ -10,8 +10,8 @@ import (
 	"seqembed/transformer"
 )
 
-// preset describes a program that embed replaces. With the preset, embed translates the inputs, embeds their DNA and
-// their proteins, and merges the two outputs of each input.
+// preset describes a program that makes predictions from embeddings. With the preset, embed does the steps before the
+// prediction: it translates the inputs, embeds their DNA and their proteins, and merges the two outputs of each input.
 type preset struct {
 	name      string
 	program   string            // name of the program in messages

@@ -180,7 +180,8 @@ func (w *Writer) object(messages []message, attributes []Attribute) (Address, er
 	return at, w.err
 }
 
-// encodeAttribute returns the message of an attribute whose value is one string (IV.A.2.m, version 1).
+// encodeAttribute returns the content of the attribute message (version 1, section IV.A.2.m of the specification of
+// HDF5) for an attribute whose value is one string. value is the reference to that string.
 func encodeAttribute(name string, value [stringRef]byte) []byte {
 	datatype, space := String.encode(), encodeShape(nil)
 	m := []byte{1, 0}

@@ -143,7 +143,8 @@ func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error,
 		_ = disk.truncate(m.path(), m.size) // if this fails, readers ignore the line if it is incomplete
 		return ioError("write", m.path(), err)
 	}
-	return nil // Update reads the new line later: without locks, other new lines may precede it
+	// The next Update reads the new line: on a file system without locks, lines of other processes may precede it.
+	return nil
 }
 
 // write appends a line and syncs it.

@@ -100,8 +100,8 @@ func TestLeftoversOfFolders(t *testing.T) {
 	}
 }
 
-// TestFoldersAtOnce lets several goroutines write the same folder and rename it to the same path, as runs of the same
-// command do. None may fail, and only one complete folder may be left.
+// TestFoldersAtOnce lets several goroutines each write a temporary folder with the same files and rename it to the same
+// path, as runs of the same command do. None may fail, and only one complete folder may be left.
 func TestFoldersAtOnce(t *testing.T) {
 	final := filepath.Join(t.TempDir(), "x")
 	var names []string

@@ -33,11 +33,12 @@ type variant struct {
 	// are ldout and ldin; the number of rows is len(factors).
 	scale func(out []float32, ldout int, in []float32, ldin, n int, factors []float32)
 
-	gelu      func(x []float32)                             // x ← GELU(x)
-	gateGELU  func(out, in, up []float32)                   // out = GELU(in) · up
-	add       func(out, in []float32)                       // out ← out + in
-	normalize func(row, gain, bias []float32, eps float32)  // LayerNorm in place
-	rotate    func(row, cos, sin []float32, factor float32) // rotary embedding of the heads in row
+	gelu      func(x []float32)                            // x ← GELU(x)
+	gateGELU  func(out, in, up []float32)                  // out = GELU(in) · up
+	add       func(out, in []float32)                      // out ← out + in
+	normalize func(row, gain, bias []float32, eps float32) // LayerNorm in place
+	// rotate multiplies the heads in row by factor and applies the rotary embedding to each of them, in place.
+	rotate func(row, cos, sin []float32, factor float32)
 
 	pairs pairVariant
 }

@@ -30,7 +30,8 @@ type matrix struct {
 // both. The address of a copy that does not exist is null.
 func (m *matrix) outputs() (wide, narrow gpu.Param) { return gpu.Ptr(m.wide), gpu.Ptr(m.narrow) }
 
-// residual returns the float32 copy of a value, or null for nil.
+// residual returns the address of the float32 values of m, which an operation adds to its result. It returns null if m
+// is nil, which means that the operation adds nothing.
 func residual(m *matrix) driver.Pointer {
 	if m == nil {
 		return 0

@@ -192,8 +192,8 @@ func (k *Known) of(t testing.TB, c Case, operands kernels.DType, lens []int) (wa
 	return results()
 }
 
-// compare checks the backend's results against the reference. It returns the backend's results for the batch of several
-// sequences.
+// compare compares the backend's results for all batches with those of the reference. It returns the backend's results
+// for c.mixed(), the batch of several sequences.
 func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DType, known *Known) (mixed []Result) {
 	t.Helper()
 	for _, lens := range c.batches() {

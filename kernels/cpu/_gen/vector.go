@@ -18,8 +18,8 @@ func (g *generator) constant(v float32) Op {
 }
 
 // hold loads constants into registers for the rest of the function. Without it a loop of AVX-512 would read them from
-// memory, slowly if the table of a constant crosses a cache line: Go aligns tables to 32 bytes, and a vector has 64.
-// For AVX2 hold does nothing: too few registers are free, and the tables of its shorter vectors cross no cache line.
+// memory, slowly if the 64 bytes that it reads cross a cache line: Go aligns the table of a constant to 32 bytes only.
+// For AVX2 hold does nothing: too few registers are free, and the 32 bytes that AVX2 reads cross no cache line.
 func (i isa) hold(g *generator, constants ...float32) {
 	if i.lanes < 16 {
 		return
