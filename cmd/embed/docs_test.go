@@ -238,7 +238,8 @@ func TestLinks(t *testing.T) {
 		switch name := entry.Name(); {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != root && (strings.HasPrefix(name, ".") && name != ".." || name == "build" || name == "dist" && filepath.Dir(path) == root):
+		case entry.IsDir() && path != root && (strings.HasPrefix(name, ".") && name != ".." || name == "build" || name == "node_modules" ||
+			name == "dist" && filepath.Dir(path) == root):
 			return filepath.SkipDir
 		case filepath.Ext(path) != ".md":
 			return nil
