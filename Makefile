@@ -50,11 +50,8 @@ generated: ## fails if the assembly files are not those that their generator wri
 	(cd kernels/cpu/_gen && $(GO) vet ./... && $(GO) test ./neon && $(GO) run . && $(GO) run ./neon) || exit 1; \
 	[ "$$before" = "$$(sum)" ] || { echo "the generated assembly was not current"; exit 1; }
 
-# The packages that start goroutines. The race detector finds nothing in the others.
-CONCURRENT = $$(git grep -lE '\bgo [a-zA-Z.]+\(|\.Go\(' -- '*.go' ':!kernels/cpu/_gen' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
-
-race: ## runs the tests of packages that start goroutines with the race detector; -short leaves out slow tests
-	CGO_ENABLED=1 $(GO) test -race -short $(CONCURRENT)
+race: ## runs the tests with the race detector; -short leaves out slow tests and those of a single goroutine
+	CGO_ENABLED=1 $(GO) test -race -short ./...
 
 nvml: ## tests reading the sensors of GPUs without cgo, and with cgo and NVIDIA's package go-nvml
 	CGO_ENABLED=0 $(GO) test ./internal/monitor

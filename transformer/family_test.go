@@ -169,7 +169,7 @@ func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch ker
 }
 
 // TestUnknownCheckpoints checks the errors for checkpoints of no known family. The error for unknown tensors must name
-// the families, and the error for an unknown config.json must name what is wrong in the file.
+// the families, and the error for an unknown config.json must name the fault in the file.
 func TestUnknownCheckpoints(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "model.safetensors")

@@ -178,17 +178,13 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
+	rows, ldrows := own.acc, ldacc
 	if out.at != nil {
-		s.variant.scale(out.at[first*out.cols+head*d:], out.cols, own.acc, ldacc, d, inverse)
-	} else {
-		s.variant.scale(own.acc, ldacc, own.acc, ldacc, d, inverse)
+		rows, ldrows = out.at[first*out.cols+head*d:], out.cols
 	}
+	s.variant.scale(rows, ldrows, own.acc, ldacc, d, inverse)
 	for r := range block.rows {
-		row := own.acc[r*ldacc:][:d]
-		if out.at != nil {
-			row = out.row(first + r)[head*d:][:d]
-		}
-		s.variant.round(out, first+r, head*d, row)
+		s.variant.round(out, first+r, head*d, rows[r*ldrows:][:d])
 	}
 }
 

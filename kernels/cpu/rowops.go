@@ -13,7 +13,7 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	return s.eachSequence(func(worker, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
-		scale := s.scratch[worker].queries.sums[:1]
+		scale := s.scratch[worker].factor[:]
 		scale[0] = embedScale(o, ids)
 		for i, id := range ids {
 			row := s.scratch[worker].float32Row(out, first+i)

@@ -868,7 +868,7 @@ TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-64
 	VMOVUPS      x3c0905be<>+0(SB), Z15
 	VMOVUPS      x3ab6888b<>+0(SB), Z16
 	MOVQ         sums+56(FP), SI
-	VMOVUPS      x3f800000<>+0(SB), Z19
+	VMOVUPS      Z11, Z19
 
 row:
 	MOVQ         n+24(FP), DI

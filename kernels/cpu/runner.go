@@ -37,10 +37,11 @@ type step struct {
 
 // scratch is the workspace of one worker.
 type scratch struct {
-	acc       []float32 // accumulators of a product
-	converted []float32 // maxPanels panels of a block, converted from bfloat16 to float32
-	scores    []float32 // blockQueries rows of scores
-	row       []float32 // a row in float32, of a matrix that is stored only as bfloat16
+	acc       []float32  // accumulators of a product
+	converted []float32  // maxPanels panels of a block, converted from bfloat16 to float32
+	scores    []float32  // blockQueries rows of scores
+	row       []float32  // a row in float32, of a matrix that is stored only as bfloat16
+	factor    [1]float32 // the factor of a sequence's embeddings
 	queries   softmaxRows
 }
 

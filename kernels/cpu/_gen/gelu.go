@@ -11,9 +11,7 @@ import (
 
 // exp computes e^x for x ≤ 0 as 2^n·e^r, where n is an integer and |r| ≤ ln2/2. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
-	low := i.register(g)
-	g.VMOVUPS(g.constant(expLimit), low)
-	g.VMAXPS(x, low, x)
+	g.VMAXPS(x, i.get(g, expLimit), x)
 	n, v, e := i.register(g), i.register(g), i.register(g)
 	g.VMOVUPS(g.constant(polynomial.ExpShift), v)
 	g.VFMADD231PS(g.constant(math.Log2E), x, v)
@@ -38,7 +36,7 @@ func (i isa) holdExp(g *generator) {
 // get loads a constant into all lanes of a new register.
 func (i isa) get(g *generator, value float32) reg.VecVirtual {
 	v := i.register(g)
-	g.VMOVUPS(g.address(value), v)
+	g.VMOVUPS(g.constant(value), v)
 	return v
 }
 
@@ -66,8 +64,7 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	e := i.exp(g, h)
 	g.VFMADD213PS(e, e, rest)
 
-	inverse, s, p := i.register(g), i.register(g), i.register(g)
-	g.VMOVUPS(g.constant(1), inverse)
+	inverse, s, p := i.get(g, 1), i.register(g), i.register(g)
 	g.VADDPS(g.constant(polynomial.TailCentre), t, p)
 	g.VDIVPS(p, inverse, inverse)
 	g.VSUBPS(g.constant(polynomial.TailCentre), t, s)

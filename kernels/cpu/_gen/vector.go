@@ -14,7 +14,7 @@ func (g *generator) constant(v float32) Op {
 	if r, ok := g.held[math.Float32bits(v)]; ok {
 		return r
 	}
-	return g.address(v)
+	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
 // hold loads constants into registers for the rest of the function. Without it a loop of AVX-512 would read them from
@@ -30,11 +30,6 @@ func (i isa) hold(g *generator, constants ...float32) {
 			g.held[bits] = i.get(g, v)
 		}
 	}
-}
-
-// address returns the address of a vector with v in every lane.
-func (g *generator) address(v float32) Mem {
-	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
 // table returns the address of n 32-bit values. Each table is written once per file.
