@@ -158,8 +158,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	n, ld := keys.cols, keys.count*panelCols
 	own := &s.scratch[worker]
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	queries, stride := qkv.operand()
-	scores := product{out: own.scores, ldout: ld, a: queries[first*stride+head*keys.inner:], lda: stride, b: keys}
+	queries, ldq := qkv.operand()
+	scores := product{out: own.scores, ldout: ld, a: queries[first*ldq+head*keys.inner:], lda: ldq, b: keys}
 	s.compute(worker, &scores, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)
@@ -180,7 +180,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
 	rows, ldrows := own.acc, ldacc
 	if out.at != nil {
-		rows, ldrows = out.at[first*out.cols+head*d:], out.cols
+		ldrows = stride(out.cols)
+		rows = out.at[first*ldrows+head*d:]
 	}
 	s.variant.scale(rows, ldrows, own.acc, ldacc, d, inverse)
 	for r := range block.rows {

@@ -92,13 +92,8 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 	if out.at == nil {
 		return s.multiplyRounded(&p, apply, out)
 	}
-	whole := p.b.cols / panelCols
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
-		if first+n > whole {
-			n--
-			s.lastPanel(&p, worker, row, rows)
-		}
 		s.compute(worker, &p, row, rows, first, n)
 		for r := range rows {
 			if apply != nil {
@@ -165,14 +160,14 @@ func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32),
 }
 
 func productOf(o kernels.Linear, out, in, add *matrix) product {
-	p := product{out: out.at, ldout: out.cols, b: o.W.(*weight).packed}
+	p := product{out: out.at, ldout: stride(out.cols), b: o.W.(*weight).packed}
 	p.a, p.lda = in.operand()
 	if o.Bias != nil {
 		flat := o.Bias.(*weight).flat
 		p.bias = flat[:cap(flat)] // the bias with the padding of its last panel
 	}
 	if add != nil {
-		p.add, p.ldadd = add.at, add.cols
+		p.add, p.ldadd = add.at, stride(add.cols)
 	}
 	return p
 }
@@ -193,25 +188,5 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
 		s.workers.run(rowBlocks*((count+width-1)/width), task)
-	}
-}
-
-// lastPanel computes the columns of a partly filled panel, whose padding columns do not exist in the output.
-func (s *runner) lastPanel(p *product, worker, row, rows int) {
-	acc := s.scratch[worker].acc[:rows*panelCols]
-	last := p.b.count - 1
-	column := last * panelCols
-	partial := p.part(acc, row, last, 1)
-	partial.bias = nil // the loop below adds the bias
-	s.compute(worker, partial, 0, rows, last, 1)
-	for r := range rows {
-		sum := acc[r*panelCols:][:p.b.cols-column]
-		if p.bias != nil {
-			s.variant.add(sum, p.bias[column:])
-		}
-		if p.add != nil {
-			s.variant.add(sum, p.add[(row+r)*p.ldadd+column:])
-		}
-		copy(p.out[(row+r)*p.ldout+column:], sum)
 	}
 }

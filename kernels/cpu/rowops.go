@@ -79,25 +79,33 @@ func (s *runner) pool(o kernels.Range, out, in *matrix) func() {
 	return s.eachSequence(func(_, q int) {
 		from, to := o.Of(s.batch.Len(q))
 		first := int(s.batch.CuSeqlens[q])
-		poolColumns(out.row(q), in.at[(first+from)*in.cols:(first+to)*in.cols])
+		poolColumns(out.row(q), in, first+from, first+to)
 	})
 }
 
-// poolColumns sets dst to the column means of a matrix with len(dst) columns. It sums in float64, 64 columns at a time
-// so that the sums stay in the first-level cache.
-func poolColumns(dst, rows []float32) {
+// poolColumns sets dst to the column means of the rows [from, to) of m. It sums in float64, 64 columns at a time so
+// that the sums stay in the first-level cache.
+func poolColumns(dst []float32, m *matrix, from, to int) {
 	const width = 64
-	n := len(rows) / len(dst)
 	for c := 0; c < len(dst); c += width {
 		var sums [width]float64
 		part := dst[c:min(c+width, len(dst))]
-		for r := range n {
-			for i, v := range rows[r*len(dst)+c:][:len(part)] {
+		for r := from; r < to; r++ {
+			for i, v := range m.row(r)[c:][:len(part)] {
 				sums[i] += float64(v)
 			}
 		}
 		for i := range part {
-			part[i] = float32(sums[i] / float64(n))
+			part[i] = float32(sums[i] / float64(to-from))
+		}
+	}
+}
+
+func (s *runner) output(index int, in *matrix) func() {
+	return func() {
+		dst := s.dst[index]
+		for r := range len(dst) / in.cols {
+			copy(dst[r*in.cols:], in.row(r))
 		}
 	}
 }

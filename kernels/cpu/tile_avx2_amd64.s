@@ -15,16 +15,17 @@ TEXT ·tile1x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+1, R9
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	SUBQ   $0x04, SI
@@ -55,9 +56,15 @@ unrolled:
 	VFMADD231PS  Y4, Y3, Y1
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -123,18 +130,17 @@ TEXT ·tile2x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+2, R9
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -179,9 +185,15 @@ unrolled:
 	VFMADD231PS  Y6, Y5, Y3
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -258,20 +270,17 @@ TEXT ·tile3x16AVX2(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+3, R9
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -330,9 +339,15 @@ unrolled:
 	VFMADD231PS  Y8, Y7, Y5
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -422,22 +437,17 @@ TEXT ·tile4x16AVX2(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+4, R10
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -511,9 +521,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -616,24 +632,17 @@ TEXT ·tile5x16AVX2(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+5, R10
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -721,9 +730,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -837,26 +852,17 @@ TEXT ·tile6x16AVX2(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+6, R10
 
-fetched:
+short:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -958,9 +964,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI

@@ -15,16 +15,17 @@ TEXT ·tile1x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+1, R9
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	SUBQ   $0x04, SI
 	JL     rest
@@ -46,9 +47,15 @@ unrolled:
 	VFMADD231PS  Z2, Z1, Z0
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -108,19 +115,19 @@ TEXT ·tile1x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, SI, DI
-	ADDQ       CX, DI
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
+	MOVQ   k+64(FP), SI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, SI, DI
+	ADDQ   CX, DI
+	MOVQ   out+0(FP), R8
+	MOVQ   ldout+8(FP), R9
+	SHLQ   $0x02, R9
+	XORQ   R10, R10
+	CMPQ   SI, $0x40
+	JL     short
+	MOVQ   $+1, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	SUBQ   $0x04, SI
@@ -152,9 +159,16 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+256, DI
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	PREFETCHT0   64(R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -221,18 +235,17 @@ TEXT ·tile2x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+2, R9
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	SUBQ   $0x04, SI
@@ -263,9 +276,15 @@ unrolled:
 	VFMADD231PS  Z3, Z2, Z1
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -332,22 +351,19 @@ TEXT ·tile2x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, SI, DI
-	ADDQ       CX, DI
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
+	MOVQ   k+64(FP), SI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, SI, DI
+	ADDQ   CX, DI
+	MOVQ   out+0(FP), R8
+	MOVQ   ldout+8(FP), R9
+	SHLQ   $0x02, R9
+	XORQ   R10, R10
+	CMPQ   SI, $0x40
+	JL     short
+	MOVQ   $+2, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -393,9 +409,16 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+256, DI
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	PREFETCHT0   64(R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -473,20 +496,17 @@ TEXT ·tile3x16AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), DI
-	MOVQ       ldout+8(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
+	MOVQ k+64(FP), SI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), DI
+	MOVQ ldout+8(FP), R8
+	SHLQ $0x02, R8
+	XORQ R9, R9
+	CMPQ SI, $0x40
+	JL   short
+	MOVQ $+3, R9
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -526,9 +546,15 @@ unrolled:
 	VFMADD231PS  Z4, Z3, Z2
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R9
+	JL           fetched
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -602,25 +628,19 @@ TEXT ·tile3x32AVX512(SB), NOSPLIT, $0-88
 	MOVQ a+40(FP), BX
 
 tile:
-	MOVQ       k+64(FP), SI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, SI, DI
-	ADDQ       CX, DI
-	CMPQ       SI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	PREFETCHT0 64(R8)
+	MOVQ   k+64(FP), SI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, SI, DI
+	ADDQ   CX, DI
+	MOVQ   out+0(FP), R8
+	MOVQ   ldout+8(FP), R9
+	SHLQ   $0x02, R9
+	XORQ   R10, R10
+	CMPQ   SI, $0x40
+	JL     short
+	MOVQ   $+3, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -680,9 +700,16 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+256, DI
 	ADDQ         $+16, BX
-	ADDQ         $+128, DX
-	SUBQ         $0x04, SI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	PREFETCHT0   64(R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, SI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, SI
@@ -773,22 +800,17 @@ TEXT ·tile4x16AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+4, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -838,9 +860,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -925,28 +953,19 @@ TEXT ·tile4x32AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, DI, R8
-	ADDQ       CX, R8
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R9
-	MOVQ       ldout+8(FP), R10
-	SHLQ       $0x02, R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
+	MOVQ   k+64(FP), DI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, DI, R8
+	ADDQ   CX, R8
+	MOVQ   out+0(FP), R9
+	MOVQ   ldout+8(FP), R10
+	SHLQ   $0x02, R10
+	XORQ   R11, R11
+	CMPQ   DI, $0x40
+	JL     short
+	MOVQ   $+4, R11
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1021,9 +1040,16 @@ unrolled:
 	ADDQ         $+256, R8
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R11
+	JL           fetched
+	PREFETCHT0   (R9)
+	PREFETCHT0   64(R9)
+	ADDQ         R10, R9
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -1127,24 +1153,17 @@ TEXT ·tile5x16AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+5, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1203,9 +1222,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -1297,31 +1322,19 @@ TEXT ·tile5x32AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, DI, R8
-	ADDQ       CX, R8
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R9
-	MOVQ       ldout+8(FP), R10
-	SHLQ       $0x02, R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
+	MOVQ   k+64(FP), DI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, DI, R8
+	ADDQ   CX, R8
+	MOVQ   out+0(FP), R9
+	MOVQ   ldout+8(FP), R10
+	SHLQ   $0x02, R10
+	XORQ   R11, R11
+	CMPQ   DI, $0x40
+	JL     short
+	MOVQ   $+5, R11
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1410,9 +1423,16 @@ unrolled:
 	ADDQ         $+256, R8
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R11
+	JL           fetched
+	PREFETCHT0   (R9)
+	PREFETCHT0   64(R9)
+	ADDQ         R10, R9
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -1527,26 +1547,17 @@ TEXT ·tile6x16AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R8
-	MOVQ       ldout+8(FP), R9
-	SHLQ       $0x02, R9
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
-	ADDQ       R9, R8
-	PREFETCHT0 (R8)
+	MOVQ k+64(FP), DI
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R8
+	MOVQ ldout+8(FP), R9
+	SHLQ $0x02, R9
+	XORQ R10, R10
+	CMPQ DI, $0x40
+	JL   short
+	MOVQ $+6, R10
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1614,9 +1625,15 @@ unrolled:
 	ADDQ         $+256, CX
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R10
+	JL           fetched
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -1715,34 +1732,19 @@ TEXT ·tile6x32AVX512(SB), NOSPLIT, $0-88
 	LEAQ (SI)(AX*2), SI
 
 tile:
-	MOVQ       k+64(FP), DI
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, DI, R8
-	ADDQ       CX, R8
-	CMPQ       DI, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R9
-	MOVQ       ldout+8(FP), R10
-	SHLQ       $0x02, R10
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	PREFETCHT0 64(R9)
+	MOVQ   k+64(FP), DI
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, DI, R8
+	ADDQ   CX, R8
+	MOVQ   out+0(FP), R9
+	MOVQ   ldout+8(FP), R10
+	SHLQ   $0x02, R10
+	XORQ   R11, R11
+	CMPQ   DI, $0x40
+	JL     short
+	MOVQ   $+6, R11
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -1845,9 +1847,16 @@ unrolled:
 	ADDQ         $+256, R8
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, DI
-	JGE          unrolled
+	DECQ         R11
+	JL           fetched
+	PREFETCHT0   (R9)
+	PREFETCHT0   64(R9)
+	ADDQ         R10, R9
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, DI
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, DI
@@ -1975,30 +1984,17 @@ TEXT ·tile8x16AVX512(SB), NOSPLIT, $0-88
 	LEAQ (DI)(AX*2), DI
 
 tile:
-	MOVQ       k+64(FP), R8
-	MOVQ       panel+56(FP), CX
-	CMPQ       R8, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R9
-	MOVQ       ldout+8(FP), R10
-	SHLQ       $0x02, R10
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
-	ADDQ       R10, R9
-	PREFETCHT0 (R9)
+	MOVQ k+64(FP), R8
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R9
+	MOVQ ldout+8(FP), R10
+	SHLQ $0x02, R10
+	XORQ R11, R11
+	CMPQ R8, $0x40
+	JL   short
+	MOVQ $+8, R11
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2085,9 +2081,15 @@ unrolled:
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, R8
-	JGE          unrolled
+	DECQ         R11
+	JL           fetched
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, R8
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, R8
@@ -2204,40 +2206,19 @@ TEXT ·tile8x32AVX512(SB), NOSPLIT, $0-88
 	LEAQ (DI)(AX*2), DI
 
 tile:
-	MOVQ       k+64(FP), R8
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, R8, R9
-	ADDQ       CX, R9
-	CMPQ       R8, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R10
-	MOVQ       ldout+8(FP), R11
-	SHLQ       $0x02, R11
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	PREFETCHT0 64(R10)
+	MOVQ   k+64(FP), R8
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, R8, R9
+	ADDQ   CX, R9
+	MOVQ   out+0(FP), R10
+	MOVQ   ldout+8(FP), R11
+	SHLQ   $0x02, R11
+	XORQ   R12, R12
+	CMPQ   R8, $0x40
+	JL     short
+	MOVQ   $+8, R12
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2369,9 +2350,16 @@ unrolled:
 	ADDQ         $+16, BX
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
-	ADDQ         $+128, DX
-	SUBQ         $0x04, R8
-	JGE          unrolled
+	DECQ         R12
+	JL           fetched
+	PREFETCHT0   (R10)
+	PREFETCHT0   64(R10)
+	ADDQ         R11, R10
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, R8
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, R8
@@ -2525,38 +2513,17 @@ TEXT ·tile12x16AVX512(SB), NOSPLIT, $0-88
 	LEAQ (R8)(AX*2), R8
 
 tile:
-	MOVQ       k+64(FP), R9
-	MOVQ       panel+56(FP), CX
-	CMPQ       R9, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R10
-	MOVQ       ldout+8(FP), R11
-	SHLQ       $0x02, R11
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
-	ADDQ       R11, R10
-	PREFETCHT0 (R10)
+	MOVQ k+64(FP), R9
+	MOVQ panel+56(FP), CX
+	MOVQ out+0(FP), R10
+	MOVQ ldout+8(FP), R11
+	SHLQ $0x02, R11
+	XORQ R12, R12
+	CMPQ R9, $0x40
+	JL   short
+	MOVQ $+12, R12
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -2680,9 +2647,15 @@ unrolled:
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
 	ADDQ         $+16, R8
-	ADDQ         $+128, DX
-	SUBQ         $0x04, R9
-	JGE          unrolled
+	DECQ         R12
+	JL           fetched
+	PREFETCHT0   (R10)
+	ADDQ         R11, R10
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, R9
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, R9
@@ -2831,52 +2804,19 @@ TEXT ·tile12x32AVX512(SB), NOSPLIT, $0-88
 	LEAQ (R8)(AX*2), R8
 
 tile:
-	MOVQ       k+64(FP), R9
-	MOVQ       panel+56(FP), CX
-	IMUL3Q     $0x40, R9, R10
-	ADDQ       CX, R10
-	CMPQ       R9, $0x40
-	JL         fetched
-	MOVQ       out+0(FP), R11
-	MOVQ       ldout+8(FP), R12
-	SHLQ       $0x02, R12
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
-	ADDQ       R12, R11
-	PREFETCHT0 (R11)
-	PREFETCHT0 64(R11)
+	MOVQ   k+64(FP), R9
+	MOVQ   panel+56(FP), CX
+	IMUL3Q $0x40, R9, R10
+	ADDQ   CX, R10
+	MOVQ   out+0(FP), R11
+	MOVQ   ldout+8(FP), R12
+	SHLQ   $0x02, R12
+	XORQ   R13, R13
+	CMPQ   R9, $0x40
+	JL     short
+	MOVQ   $+12, R13
 
-fetched:
+short:
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -3065,9 +3005,16 @@ unrolled:
 	ADDQ         $+16, SI
 	ADDQ         $+16, DI
 	ADDQ         $+16, R8
-	ADDQ         $+128, DX
-	SUBQ         $0x04, R9
-	JGE          unrolled
+	DECQ         R13
+	JL           fetched
+	PREFETCHT0   (R11)
+	PREFETCHT0   64(R11)
+	ADDQ         R12, R11
+
+fetched:
+	ADDQ $+128, DX
+	SUBQ $0x04, R9
+	JGE  unrolled
 
 rest:
 	ADDQ $0x04, R9

@@ -60,7 +60,15 @@ func tile(g *generator, i isa, rows, panels int) {
 		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
 		g.ADDQ(b[0], b[1])
 	}
-	fetchResult(g, k, rows, panels)
+	// The result is prefetched while the sums are computed, so that the processor need not wait for it afterwards if it is
+	// larger than the caches. Each unrolled step prefetches one row until none is left, because a burst of prefetches
+	// would delay the loads of the panels. If k is below 64, prefetching would take longer than it saves.
+	result, ldresult, left := g.param("out"), g.strideParam("ldout"), g.GP64()
+	g.XORQ(left, left)
+	g.CMPQ(k, Imm(64))
+	g.JL(LabelRef("short"))
+	g.MOVQ(I32(rows), left)
+	g.Label("short")
 	vectors := cols / i.lanes
 	sums := make([][]reg.VecVirtual, rows)
 	for r := range sums {
@@ -113,6 +121,13 @@ func tile(g *generator, i isa, rows, panels int) {
 		}
 	}
 	advance(unroll)
+	g.DECQ(left)
+	g.JL(LabelRef("fetched"))
+	for p := range panels {
+		g.PREFETCHT0(Mem{Base: result, Disp: p * panelCols * 4})
+	}
+	g.ADDQ(ldresult, result)
+	g.Label("fetched")
 	g.ADDQ(I32(prefetches*line), ahead)
 	g.SUBQ(Imm(unroll), k)
 	g.JGE(LabelRef("unrolled"))
@@ -167,24 +182,6 @@ func tile(g *generator, i isa, rows, panels int) {
 	g.DECQ(g.argument("count"))
 	g.JNZ(LabelRef("tile"))
 	g.end()
-}
-
-// fetchResult prefetches the cache lines of the result before the sums are computed, so that the processor need not
-// wait for them afterwards if the result is larger than its caches. If k is below 64, prefetching would take longer
-// than it saves.
-func fetchResult(g *generator, k reg.GPVirtual, rows, panels int) {
-	g.CMPQ(k, Imm(64))
-	g.JL(LabelRef("fetched"))
-	out, ldout := g.param("out"), g.strideParam("ldout")
-	for r := range rows {
-		for line := range panels {
-			g.PREFETCHT0(Mem{Base: out, Disp: line * panelCols * 4})
-		}
-		if r < rows-1 {
-			g.ADDQ(ldout, out)
-		}
-	}
-	g.Label("fetched")
 }
 
 // number returns n with the noun in the singular or the plural.
