@@ -35,7 +35,7 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	compareOutput(t, filepath.Join(dir, "out/proteins.esm2-8m.parquet"), filepath.Join(goldenDir, "esm2_t6_8M.safetensors"), "esm2-8m",
-		"rare_letters") // contains gaps, which the model has tokens for but the program refuses
+		"rare_letters") // this record has gaps, which the model has tokens for but the program refuses
 	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), "dnabert-s-2l")
 }
 

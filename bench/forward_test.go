@@ -67,9 +67,10 @@ func named(option, model string) bool {
 //	go test ./bench -run '^$' -bench Forward/esm2-3b
 //
 // The records are a random sample of real records if these are available, and random letters otherwise; the name of the
-// benchmark tells which. It reports tokens/s, the GFLOP/s of matrix products and attention (transformer.Config.FLOPs)
-// and, on a CPU, their share of the measured peak of all cores. Loading the weights is not measured. A model that does
-// not fit in the device's memory is skipped. With -bench.json the results are also written to a file.
+// benchmark tells which. The benchmark reports tokens/s, the GFLOP/s of matrix products and attention
+// (transformer.Config.FLOPs) and, on a CPU, their share of the measured peak of all cores. Loading the weights is not
+// measured. A model that does not fit in the device's memory is skipped. With -bench.json the results are also written
+// to a file.
 func BenchmarkForward(b *testing.B) {
 	at, err := benchmarkTarget()
 	if err != nil {
@@ -175,8 +176,8 @@ func fits(b *testing.B, err error) {
 	}
 }
 
-// productsOf returns, for a backend on a GPU, a report about the cuBLAS algorithms of all matrix products that it has
-// computed so far. It returns nil for other backends.
+// productsOf returns, for a backend on a GPU, a report about the cuBLAS algorithms of all matrix products that the
+// backend has computed so far. It returns nil for other backends.
 func productsOf(backend kernels.Backend) []cuda.ProductReport {
 	if gpu, ok := backend.(*cuda.Backend); ok {
 		return gpu.Products()
@@ -196,9 +197,10 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table with a row for each operation of a forward pass, which took the time passed. A row has
-// the operation's share of this time. For an operation with FLOPs it also has the rate in GFLOP/s and its share of top,
-// the peak rate of the device in GFLOP/s, unless top is 0, which means that it is unknown.
+// printProfile writes a table with a row for each operation of a forward pass. The argument passed is the time of the
+// whole pass. The argument top is the peak rate of the device in GFLOP/s, or 0 if it is unknown. A row has the
+// operation's share of the time of the pass. For an operation with FLOPs it also has the rate in GFLOP/s and, if the
+// peak rate is known, the share of the peak rate.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)

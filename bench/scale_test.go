@@ -58,8 +58,8 @@ type simulation struct {
 // simulatedModel tells how long a device takes for a batch. The rates are those of full batches on an H200
 // (docs/performance.md). The fixed time was derived from two passes over the same tokens in different numbers of
 // batches (bench/results/2026-11-26-h200.md, visit 2): esm2-650m took 0.6802 s in 7 batches and 0.6707 s in 4,
-// dnabert-s 0.1375 s in 9 and 0.1355 s in 5. For esm2-8m, for which it was not measured, the fixed time of dnabert-s is
-// used.
+// dnabert-s 0.1375 s in 9 and 0.1355 s in 5. The fixed time of esm2-8m was not measured; that of dnabert-s is used
+// instead.
 type simulatedModel struct {
 	name  string
 	rate  float64       // in tokens per second, of full batches
@@ -83,7 +83,7 @@ func (m simulatedModel) batch(tokens int) time.Duration {
 
 // simulatedDevice is a device that computes one batch after the other.
 type simulatedDevice struct {
-	speed float64       // speed relative to the rate of the model, which is 1
+	speed float64       // a device with speed 1 computes at the rate of the model
 	dies  time.Duration // time after which every batch fails; 0 means never
 }
 
@@ -323,7 +323,8 @@ func printShards(t *testing.T) {
 }
 
 // schedule returns the seconds after which all shards are finished, if each machine takes the next shard when it is
-// free. shards are the times of the shards on a machine of speed 1, and speeds those of the machines.
+// free. The argument shards has the time of each shard on a machine of speed 1. The argument speeds has the relative
+// speed of each machine.
 func schedule(shards []time.Duration, speeds []float64) float64 {
 	free := make([]float64, len(speeds)) // time in seconds at which each machine is free
 	for _, s := range shards {

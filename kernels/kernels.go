@@ -1,7 +1,7 @@
 // Package kernels defines the interface between models and hardware. A forward pass is a value: a model builds a
-// Program, a straight-line sequence of operations; a backend compiles the program for a largest batch size; each batch
-// runs it. So every model is written once and runs on every backend. The memory of each intermediate value, its type
-// and its lifetime follow from the operations; no caller specifies them.
+// Program, a straight-line sequence of operations, and a backend compiles it for a largest batch size. The compiled
+// program then runs on each batch. So every model is written once and runs on every backend. The memory of each
+// intermediate value, its type and its lifetime follow from the operations; no caller specifies them.
 //
 // A batch is packed: the tokens of all its sequences are stored end to end, and cu_seqlens holds the offset of each
 // sequence. There is no padding and no mask. A value is a row-major matrix with one row per token or one row per
@@ -18,8 +18,8 @@ import (
 
 // Backend is one device. Its methods may be called from any goroutine.
 type Backend interface {
-	// Name identifies the backend in logs and in the manifests of outputs: the device or instruction set, and
-	// everything else that determines the bits of its results.
+	// Name returns the name of the backend for logs and for the manifests of output files. It contains the device or
+	// the instruction set, and everything else that determines the bits of the backend's results.
 	Name() string
 	// NewModel returns an empty set of weights on the device.
 	NewModel() Model
@@ -34,9 +34,9 @@ type Backend interface {
 
 // Model is a set of weights that are freed together.
 type Model interface {
-	// Load stacks the parts by rows, in the order given, and copies them to the device in the layout that role
-	// requires. It does not retain the parts. It returns the error of a part that cannot be read, an error for shapes
-	// that cannot be stacked, or an error that wraps ErrOutOfMemory.
+	// Load stacks the parts by rows or, for the role Vector, concatenates them, in the order given. It copies them to
+	// the device in the layout that the role requires, and does not retain them. It returns the error of a part that
+	// cannot be read, an error for shapes that cannot be stacked, or an error that wraps ErrOutOfMemory.
 	Load(role Role, parts ...Source) (Weight, error)
 	// Close frees the weights. All runners whose programs read them must have been closed.
 	Close() error
@@ -52,8 +52,6 @@ type Runner interface {
 	// The caller may start the next batch before it waits for the previous one, so that a device need not wait for the
 	// host. The caller must call each wait exactly once, in the order of the calls to Start. A batch that fails does
 	// not affect later batches.
-	//
-	// The callers of a Runner rely on these guarantees about ordering and waiting.
 	Start(b Batch, dst [][]float32) (wait func() error)
 	// Profile adds to p the timings of every batch that is started after this call, once that batch has been waited
 	// for. A nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports
@@ -68,7 +66,8 @@ type Runner interface {
 type Source interface {
 	// Shape returns the dimensions, outermost first.
 	Shape() []int
-	// ReadRows decodes consecutive rows, beginning with row first, into dst until dst is full.
+	// ReadRows decodes consecutive rows into dst until dst is full. The parameter first is the index of the first of
+	// these rows.
 	ReadRows(dst []float32, first int) error
 }
 
@@ -107,7 +106,8 @@ type Weight interface {
 
 // StackedDims returns the dimensions of the weight that results when the parts are stacked by rows or, for the role
 // Vector, concatenated. It returns an error if there are no parts, if a dimension is below 1, if the parts of a matrix
-// have different numbers of columns, or if a part does not have one dimension for a Vector and two for any other role.
+// have different numbers of columns, or if a part has the wrong number of dimensions. The right number is one for a
+// Vector and two for any other role.
 func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	if len(parts) == 0 {
 		return 0, 0, errors.New("a weight needs at least one part")
@@ -138,8 +138,8 @@ func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	return rows, cols, nil
 }
 
-// ReadStacked reads the parts as one matrix, stacked by rows. It decodes rows, beginning with row first, into dst until
-// dst is full. Vectors can only be read as a whole, with first = 0.
+// ReadStacked reads the parts as one matrix, stacked by rows. It decodes consecutive rows into dst until dst is full.
+// The parameter first is the index of the first of these rows. Vectors can only be read as a whole, with first = 0.
 func ReadStacked(parts []Source, dst []float32, first int) error {
 	for _, p := range parts {
 		shape := p.Shape()

@@ -149,9 +149,9 @@ func closer(a, b, cols int) bool {
 	return a > b
 }
 
-// release frees slots after operation o, whose index is at: the slots of inputs that no later operation reads, and the
-// slot of the operation's workspace. It does not free the slot of the value over, because the result of o overwrites
-// that value and needs the slot.
+// release frees slots after operation o, which has the index at. It frees the slots of inputs that no later operation
+// reads, and the slot of the operation's workspace. It does not free the slot of the value over, because the result of
+// o overwrites that value and needs the slot.
 func (a *allocator) release(o Op, at int, over Value) {
 	for i, v := range [...]Value{o.In, o.Add} {
 		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].lastUse != at {

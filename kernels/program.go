@@ -30,7 +30,7 @@ type value struct {
 	cols               int
 	perSequence        bool
 	reads              Precision
-	definedAt, lastUse int // index of the operation that computes the value, and of its last reader (or definedAt)
+	definedAt, lastUse int // indices of the operations that compute the value and read it last; equal if none reads it
 }
 
 // Op is one operation of a program.
@@ -167,8 +167,8 @@ func (r Range) Of(n int) (from, to int) {
 	return from, max(from, to)
 }
 
-// Output is the operation that copies a value into a result of the run. The Output is the index of that result in the
-// argument dst of Runner.Start.
+// Output is the operation that copies a value into a result of the run. As a number it is the index of that result in
+// the argument dst of Runner.Start.
 type Output int
 
 func (Embed) name() string     { return "embed" }
@@ -338,7 +338,8 @@ func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 
 func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-// read records that v is read, in the type as, by the operation with index at.
+// read records that an operation reads v. The parameter as is the type in which it reads v, and at is the index of the
+// operation.
 func (vs values) read(v Value, as Precision, at int) {
 	if vs.has(v) {
 		vs[v].reads |= as

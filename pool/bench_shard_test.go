@@ -74,7 +74,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 		}
 		index := k
 		if o.Interleaved {
-			index = (k/64*shards+i)*64 + k%64 // every shards-th block of 64 records belongs to shard i, see seqio.Part
+			index = (k/64*shards+i)*64 + k%64 // the blocks of 64 records alternate between the shards
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

@@ -35,9 +35,9 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain replaces err, the error that ended the reading of the file, by the error that lists the bad records (see
-// seqio.Faults). If no record is bad, explain returns an ErrChanged for a file that has changed, and err for any other
-// file. For an input that can be read only once, it always returns err.
+// explain looks for the cause of err, the error that ended the reading of the file. It returns the error of check,
+// which lists the bad records or is an ErrChanged. If check finds no error, explain returns an ErrChanged for a file
+// that has changed, and err for any other file. For an input that can be read only once, explain always returns err.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

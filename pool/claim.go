@@ -26,11 +26,11 @@ type claim struct {
 }
 
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
-// temporary files of killed runs. It returns a store.ErrInUse if another run with other settings is making outputs that
-// may have the same names, or repairs the manifest. Runs with the same settings may share the folder, and so may runs
-// of other models or formats. If the folder cannot be written to, Claim returns no error. Job.Run then returns an
-// ErrOutput if it has something to write. command is the command line of this run; other runs show it in their
-// ErrInUse.
+// temporary files of killed runs. It returns a store.ErrInUse if another run repairs the manifest, if another run with
+// other settings is making outputs that may have the same names, or if the registration of another run cannot be read.
+// Runs with the same settings may share the folder, and so may runs of other models or formats. If the folder cannot be
+// written to, Claim returns no error. Job.Run then returns an ErrOutput if it has something to write. command is the
+// command line of this run; other runs show it in their ErrInUse.
 //
 // Job.Run calls Claim for its own job if the caller has not.
 func Claim(command string, jobs ...*Job) (release func(), err error) {

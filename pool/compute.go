@@ -15,7 +15,7 @@ type worker struct {
 	*run
 	device   Device
 	embedder Embedder
-	budget   int // maximum of tokens in a batch: Embedder.Budget, or less after a batch has not fit the memory
+	budget   int // maximum of tokens in a batch of several sequences; reduced if a batch does not fit the memory
 
 	pending  []batch       // batches that are packed but not started
 	inFlight []batch       // batches that are started but not finished, in order; at most Device.Ahead+1
@@ -168,10 +168,10 @@ func (w *worker) start() {
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
 }
 
-// finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish sets
-// the worker's budget to half the tokens of the batch and returns the batch to w.pending. If the device has no memory
-// for a single sequence, finish calls leaveOut. Any other error is a failure of the device; finish returns it with the
-// span of the batch.
+// finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
+// returns the batch to w.pending. It also sets the worker's budget to half the tokens of the batch if the batch is not
+// over the present budget. If the device has no memory for a single sequence, finish calls leaveOut. Any other error is
+// a failure of the device; finish returns it with the span of the batch.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -246,8 +246,8 @@ func (w *worker) complete(s *span) {
 }
 
 // drain waits for all batches in flight and ignores their results, because the device is lost. It returns the spans
-// that must be computed again: the span first, on which the device failed, and the spans of all batches in flight and
-// pending.
+// that must be computed again. These are the span on which the device failed, given by the argument first, and the
+// spans of all batches in flight and pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

@@ -150,7 +150,7 @@ func TestLostDevice(t *testing.T) {
 	b := newBench(t)
 	broken, failed := &fake{columns: oneMean}, make(chan struct{})
 	broken.fault = func(kernels.Batch) error { close(failed); return errBroken }
-	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // lasts until the broken device has a batch, too
+	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // waits until the broken device has a batch, too
 	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
 	var inputs [][]entryOf
 	for i := range 5 {

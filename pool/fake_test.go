@@ -52,7 +52,8 @@ type fake struct {
 	calls    atomic.Int64
 	closed   atomic.Int64
 
-	// Tests that need these fields set opened when Open returns the device, and broke when a batch fails.
+	// opened is set when Open has returned the device, and broke when a batch has failed. Only some tests set these
+	// fields.
 	opened, broke bool
 }
 
@@ -101,8 +102,8 @@ func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 // oneMean has the only column of a test job from newBench: the mean of layer 7.
 var oneMean = []store.Column{{Pooling: store.Mean, Layer: 7}}
 
-// fakeCovered is the Job.Covered that agrees with fake: it returns the range of the n tokens of a sequence that the
-// pooling p covers.
+// fakeCovered is the Job.Covered that agrees with fake: it returns the range of the tokens that the pooling p covers in
+// a sequence of n tokens.
 func fakeCovered(p store.Pooling, n int) (from, to int) {
 	switch p {
 	case store.CLS:
@@ -118,8 +119,8 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// embed returns the fake device's result for one sequence and column: one row for a pooling per record, and a row for
-// each token for any other pooling.
+// embed returns the fake device's result for one sequence and column: one row if the pooling of the column has one row
+// per record, and otherwise one row for each token.
 func (f *fake) embed(ids []int32, column int) []float32 {
 	var row []float32
 	pooling := f.columns[column].Pooling
@@ -167,7 +168,7 @@ type recorder struct {
 	resumed  []string
 	written  []string
 	restored int64    // sum of the numbers of records that FileContinued has reported
-	dropped  []string // arguments of PartsDropped, as file: reason
+	dropped  []string // arguments of PartsDropped, as "file: reason"
 	finished []FileReport
 	failed   []Failure
 
@@ -456,7 +457,8 @@ func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 	return b.rowsOf(name, !b.job.Output.Columns[0].Pooling.PerRecord())
 }
 
-// rowsOf reads the .npz or the .npy file of an output. It returns the ids and the embeddings of the records.
+// rowsOf reads the .npz file of an output if npz is set, otherwise the .npy file. It returns the ids and the embeddings
+// of the records.
 func (b *bench) rowsOf(name string, npz bool) (ids []string, rows [][]float32) {
 	b.Helper()
 	stem := filepath.Join(b.out, name+".fake")

@@ -44,9 +44,9 @@ func (f *folder) close() {
 	f.manifest.Close() // if manifest is nil, this only returns an error
 }
 
-// make creates the folder of an output inside f; below is its path relative to f. If f itself is gone, make fails and
-// does not create f again, because the new folder would have the outputs of the rest of the run, but not the manifest
-// of the earlier ones.
+// make creates the folder of an output inside f. The argument below is the path of that folder relative to f. If f
+// itself is gone, make fails and does not create f again, because the new folder would have the outputs of the rest of
+// the run, but not the manifest of the earlier ones.
 func (f *folder) make(below string) error {
 	dir := f.dir
 	for name := range strings.SplitSeq(below, string(filepath.Separator)) {

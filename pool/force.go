@@ -74,9 +74,10 @@ func (r *run) beginForce() error {
 }
 
 // endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more. A
-// run calls it, with or without Job.Force, if no file has failed. It removes the file of this job. It removes the file
-// of another job if each output of that job belongs to this run or has been finished since that job began. It also
-// removes that file if the manifest has fewer lines than when that job began, because the manifest is then another one.
+// run, with or without Job.Force, calls endForce if it ends without an error and no file has failed. endForce removes
+// the file of this job. It removes the file of another job if each output of that job belongs to this run or has been
+// finished since that job began. It also removes the file of another job if the manifest has fewer lines than when that
+// job began, because the manifest was then replaced.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // most runs have no such file
 	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")

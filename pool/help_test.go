@@ -13,8 +13,8 @@ import (
 	"seqembed/kernels"
 )
 
-// bigFile returns a bench with one file, which the reader divides into about forty spans of records, and with the given
-// number of fake devices, with at most 8 tokens in a batch.
+// bigFile returns a bench with one file, which the reader divides into about forty spans of records. The bench has the
+// given number of fake devices, each with a budget of 8 tokens.
 func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entryOf) {
 	b = newBench(t)
 	b.job.Devices = nil

@@ -18,8 +18,8 @@ type copier struct {
 	header string // header that every shard of the output has
 	input  string // path of the input, for error messages
 	ids    *seqio.IDs
-	id     string // id in the joined output of the record of the latest row
-	last   int64  // index in the input of the record of the latest row; -1 before the first row
+	id     string // id of the latest row in the joined output
+	last   int64  // Row.Index of the latest row; -1 when interleave begins
 }
 
 // cursor reads the rows of one shard, one after the other.
@@ -95,7 +95,7 @@ func (c *copier) interleave(pieces []piece) error {
 // beyondAll is greater than the index of any record.
 const beyondAll = 1 << 63
 
-// index returns the index in the input of the next row's record, or beyondAll at the end of the shard.
+// index returns the Row.Index of the next row, or beyondAll at the end of the shard.
 func (k *cursor) index() uint64 {
 	if k.row == nil {
 		return beyondAll

@@ -46,7 +46,8 @@ var ErrShardMissing = errors.New("shards are missing")
 // with other settings.
 var ErrShardsDiffer = errors.New("the shards do not belong together")
 
-// Names of parameters in the manifest: the shards that an output lacks, and the policy for repeated ids.
+// Names of parameters in the manifest. missing_shards contains the shards that an output lacks, and duplicates the
+// policy for repeated ids.
 const (
 	missingParameter    = "missing_shards"
 	duplicatesParameter = "duplicates"

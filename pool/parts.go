@@ -25,9 +25,9 @@ const (
 )
 
 // parts keeps the results of one input file in a log (see store.Parts). If the run is interrupted or killed, a rerun
-// takes them from the log and computes only the others. The writer collects results and appends them to the log
-// together, as a part. A part ends at the latest after half of Job.PartRecords records; the other half allows for
-// records that have been read but not written. A file whose writer finishes before its first part ends has no log.
+// takes these results from the log and computes only the missing ones. The writer collects results and appends them to
+// the log together, as a part. A part ends at the latest after half of Job.PartRecords records; the other half allows
+// for records that have been read but not written. A file whose writer finishes before its first part ends has no log.
 //
 // The log contains the results of sequences in the order in which the records of the file need them. A result depends
 // only on the tokens of the sequence and on the settings of the log. So a rerun reads and tokenizes the whole input
@@ -224,14 +224,14 @@ func (p *parts) close() {
 	}
 	p.endPart()
 	if p.log != nil && p.log.Exists() {
-		_ = p.log.Sync() // without a sync, only a crash of the machine can lose the log
+		_ = p.log.Sync() // an error is ignored: without a sync, only a crash of the machine can lose the log
 		p.log.Close()
 	}
 }
 
 // end is called after the file's reader has ended. err is the error of the commit of the file's output, and end returns
-// it. After a commit without an error, end removes the log. After an error it keeps a log that exists. Unless the error
-// is an ErrInterrupted, it prevents the later creation of a log.
+// it. After a commit without an error, end removes the log. After an error it keeps a log that exists. A log that does
+// not exist is created later only if the error is an ErrInterrupted.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {

@@ -63,9 +63,9 @@ func partsInput() []entryOf {
 	return records
 }
 
-// largestSpan returns the largest number of sequences in a span, which is a list of consecutive records, of a file with
-// the given records. A rerun may compute up to this number of sequences again: those of a span of which the interrupted
-// run had computed only some batches.
+// largestSpan returns the largest number of sequences in a span (list of consecutive records) of a file with the given
+// records. A rerun may compute up to this number of sequences again: those of a span of which the interrupted run had
+// computed only some batches.
 func (b *bench) largestSpan(records []entryOf) (most int) {
 	b.Helper()
 	f := &fileJob{run: &run{Job: b.job}}
@@ -311,8 +311,9 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	}
 }
 
-// TestFilesWithoutParts checks which files get a part log: those with at least half as many records as Job.PartRecords,
-// which is the size of a part. Standard input never gets one, and no file gets one if Job.PartRecords is 0.
+// TestFilesWithoutParts checks which files get a part log. A part ends after half of Job.PartRecords records, so a file
+// with fewer records than that gets no log. Standard input never gets a log, and no file gets one if Job.PartRecords is
+// 0.
 func TestFilesWithoutParts(t *testing.T) {
 	for _, c := range []struct {
 		input string
@@ -444,8 +445,8 @@ func TestPartsWithoutARecordThatNeverFits(t *testing.T) {
 	b.check("a", records)
 }
 
-// TestPartsHaveNoBadResults checks that a result that the output refuses, an infinity, is not kept: a rerun computes it
-// again, and continues after the records before it.
+// TestPartsHaveNoBadResults checks that a result that the output refuses, an infinity, is not kept in the part log. A
+// rerun must compute this result again and take the results of the records before it from the log.
 func TestPartsHaveNoBadResults(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 2

@@ -12,8 +12,8 @@ import (
 // The goroutine ends at the end of the input or, after a call of stop, as soon as its current system call returns. If
 // it is reading from a named pipe, the call returns at once, because stop closes the pipe. If it is reading from
 // standard input, or opening a pipe that has no writer, the call may last until the process ends, and the goroutine
-// keeps one buffer in memory. (A read deadline would not help: standard input supports none unless it is made
-// non-blocking for all processes that share it.)
+// keeps one buffer in memory. (A read deadline would not help: it works only if standard input is non-blocking, and
+// that would affect all processes that share standard input.)
 type pipe struct {
 	*io.PipeReader // unbuffered: the goroutine holds at most one chunk of the input
 	stop           context.CancelCauseFunc

@@ -217,9 +217,9 @@ func TestResiduesOfWindows(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks the range of letters that each residue of DNA has. In every window the ranges
-// must follow each other from the first letter to the last. Each range must spell the vocabulary entry of its token,
-// unless it is the letter N, which has no entry.
+// TestResiduesHaveTheirLetters checks the range of letters that belongs to each row of the pooling Residues, for DNA.
+// In every window the ranges must follow each other from the first letter to the last. Each range must spell the
+// vocabulary entry of its token, unless it is the letter N, which has no entry.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	tokens := transformer.DNABERT.NewTokenizer()
 	covered := func(p store.Pooling, n int) (from, to int) {

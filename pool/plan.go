@@ -23,7 +23,7 @@ type File struct {
 	parameter string         // description of Part for the manifest
 	forced    seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
 	pipe      *pipe          // not nil if the input can be read only once
-	reader    *seqio.Reader  // reader of pipe, which holds the beginning that Plan has read; nil without pipe
+	reader    *seqio.Reader  // reads from pipe; has buffered the beginning that Plan has read; nil without pipe
 }
 
 // once reports whether the file is standard input or a pipe, which can be read only once.
@@ -77,14 +77,14 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	return f, nil
 }
 
-// connect starts to read an input that can be read only once, through a pipe (see newPipe), which is stopped when ctx
-// ends. It sets f.reader and f.pipe.
+// connect starts to read an input that can be read only once. It reads through a pipe (see newPipe) that is stopped
+// when ctx ends, and sets f.reader and f.pipe.
 func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.ReadCloser, error)) (err error) {
 	p := newPipe(ctx, open)
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
 		p.stop(nil)
 		if path := (*fs.PathError)(nil); errors.As(err, &path) && path.Op == "open" {
-			err = fmt.Errorf("open input: %w", path) // so that the error does not count as one of the file format
+			err = fmt.Errorf("open input: %w", path) // otherwise the failure would have the type "format"
 		}
 		return err
 	}

@@ -35,10 +35,10 @@ type Embedder interface {
 	// Budget returns the maximum number of tokens, including special tokens, in a batch of several sequences. It never
 	// changes.
 	Budget() int
-	// Start starts a batch, as kernels.Runner.Start does. finish waits for it and returns one slice of values for each
-	// of Output.Columns: [sequences of the batch, Dim] if the pooling of the column has one row per record, otherwise
-	// [tokens of the batch, Dim], special tokens included. Before a batch over the budget is started, all earlier
-	// batches must have been finished.
+	// Start starts a batch, as kernels.Runner.Start does. finish waits for the batch and returns one slice of values
+	// for each of Output.Columns. The slice has the shape [sequences of the batch, Dim] if the pooling of the column
+	// has one row per record, and otherwise [tokens of the batch, Dim], special tokens included. Before a batch over
+	// the budget is started, all earlier batches must have been finished.
 	Start(kernels.Batch) (finish func() ([][]float32, error))
 	// Close frees the device's memory.
 	Close() error
@@ -72,7 +72,7 @@ type Job struct {
 	// file and their results. A kept sequence is not computed again if it is repeated in the file. 0 keeps none.
 	KeptBytes int
 	// PartRecords is the maximum number of records of a file that a rerun computes again after the process was killed.
-	// A rerun may compute more if more than half of this number of records had been read but not written. If
+	// If more than half of this number of records had been read but not written, the rerun may compute more. If
 	// PartRecords is 0, no results are kept, and a rerun computes the file from its beginning.
 	PartRecords int
 	// StallTimeout is the time after which a device that has not finished a batch counts as failed. For a sequence of n
@@ -133,7 +133,7 @@ type run struct {
 	spans     chan *span    // spans to compute; has the capacity of openSpans
 	unread    atomic.Int64  // number of unread bytes, as stored on disk, of all files except pipes
 
-	forcedRun *forcedRun // the run with Job.Force that this one starts or continues; nil without Job.Force
+	forcedRun *forcedRun // describes the run with Job.Force that this run starts or continues; nil without Job.Force
 
 	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary
@@ -142,13 +142,18 @@ type run struct {
 	filesLeft   int // number of files that have neither finished nor failed
 }
 
-// Run embeds the files. A file that fails is listed in the summary and does not stop the run. The error concerns the
-// run as a whole: no device is left or the devices do not compute the model (kernels.ErrUnsupported), the run was
-// interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output folder is not writable (ErrOutput) or contains
-// results of other settings or inputs (ErrMixture), its manifest is damaged (store.ErrManifest), or a run with other
-// settings uses it (store.ErrInUse). The summary is valid in all cases.
+// Run embeds the files. A file that fails is listed in the summary and does not stop the run. An error concerns the run
+// as a whole. It has one of these causes:
 //
-// All goroutines started by Run have ended when it returns, except for calls of devices that were given up.
+//   - No device is left, or the devices do not compute the model (kernels.ErrUnsupported).
+//   - The run was interrupted (ErrInterrupted), or stopped after failures of devices (ErrSystemic).
+//   - The output folder is not writable (ErrOutput) or was removed or replaced during the run (ErrFolderGone).
+//   - The output folder contains results of other settings or inputs (ErrMixture).
+//   - The manifest of the output folder is damaged (store.ErrManifest).
+//   - Another run with other settings uses the output folder (store.ErrInUse).
+//
+// The summary is valid in all cases. When Run returns, all goroutines that it started have ended, except for calls of
+// devices that were given up.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
 	if j.claim == nil {
 		release, err := Claim("", j)

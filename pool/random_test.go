@@ -310,8 +310,8 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	return outcome
 }
 
-// longest returns an upper bound for the time that a device needs to finish the batches in flight after an
-// interruption.
+// longest returns an upper bound for the time that a device needs, after an interruption, until it is open or has
+// finished the batches in flight.
 func (s *scenario) longest() time.Duration {
 	var longest time.Duration
 	for _, d := range s.devices {

@@ -35,7 +35,7 @@ type span struct {
 type fileJob struct {
 	*run
 	File
-	ctx    context.Context // ends with the run, when the file fails, or with the writer; cancel sets the cause
+	ctx    context.Context // ends when the run ends, the file fails or the writer ends; cancel sets the cause
 	cancel context.CancelCauseFunc
 	source store.Source // path, size and modification time of the input before it was read
 	reader *seqio.Reader
@@ -45,8 +45,8 @@ type fileJob struct {
 	latest   latest     // sequences that may be repeated in the rest of the file; owned by the reader
 	ordered  chan *span // all spans for the writer, computed or not; has the capacity of openSpans
 	next     *record    // first record of the next span; it did not fit in the previous span
-	checked  chan error // has room for the result of the goroutine of checkBeside; nil if there is none
-	position int64      // offset on disk of the end of the last span
+	checked  chan error // receives the result of the goroutine of checkBeside; nil without such a goroutine
+	position int64      // offset in the stored file, perhaps compressed, of the end of the last span
 	tokens   int64      // number of tokens of all spans that have been read; owned by the reader
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
 	report   FileReport // owned by the writer
@@ -78,7 +78,8 @@ func (r *run) read(device string, budget int) {
 	}
 }
 
-// openFile opens an input file, its output, and the log of its results from an interrupted run (see parts).
+// openFile opens an input file, its output, and the log in which runs keep the results of the file for a rerun (see
+// parts).
 func (r *run) openFile(file File, device string) (*fileJob, error) {
 	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
 		latest: latest{limit: r.KeptBytes},
@@ -173,8 +174,8 @@ func (f *fileJob) readRecord() (*record, error) {
 }
 
 // enqueue queues a span for the devices. It may drop the span if the span's file has failed or the run has ended. The
-// queue can be full only if it contains spans of failed files, whose writers have already taken their elements out of
-// openSpans.
+// queue can be full only if it contains spans of failed files, because the writers of these files have already taken
+// the elements of the spans out of openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

@@ -17,10 +17,10 @@ const (
 	// LongTruncate uses the first MaxLength letters and counts the record as truncated.
 	LongTruncate LongPolicy = "truncate"
 	// LongWindow divides the record into windows of MaxLength letters; the last window may be shorter. Each window
-	// shares Overlap letters with the previous one. The windows are embedded separately. Unless Job.Windows is set,
-	// their results are joined to one, depending on the pooling: the mean or the maximum over the tokens of all
-	// windows, the mean of their first tokens, or the concatenation of their tokens. A letter in two windows counts
-	// twice.
+	// shares Overlap letters with the previous one. The windows are embedded separately. Unless Job.Windows is set, the
+	// results of the windows are joined to one result of the record: for the pooling Mean the mean and for Max the
+	// maximum over the tokens of all windows, for CLS the mean of the first tokens of the windows, and for Residues and
+	// Tokens the concatenation of the tokens. A letter in two windows counts twice.
 	LongWindow LongPolicy = "window"
 	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"
@@ -124,8 +124,8 @@ func (j *Job) makeRows(rec *record) (rows []store.Row) {
 	return rows
 }
 
-// residues returns, for each token of the windows that the pooling Residues covers, the letters of the record for which
-// the token stands. It returns nil if no column of the output has that pooling.
+// residues returns a list with an element for each token that the pooling Residues covers in the windows: the letters
+// of the record for which the token stands. It returns nil if no column of the output has that pooling.
 func (j *Job) residues(windows []*window) (list []store.Letters) {
 	if !slices.ContainsFunc(j.Output.Columns, func(c store.Column) bool { return c.Pooling == store.Residues }) {
 		return nil

@@ -17,8 +17,8 @@ type Observer interface {
 	FileStarted(path, device string)
 	// FileContinued reports that the results of the first records of a file are those of an earlier run.
 	FileContinued(path string, records int64)
-	// PartsDropped reports that the log in which runs keep the results of a file until its output is complete cannot be
-	// used, or not to its end. The run computes the missing results.
+	// PartsDropped reports that the part log of a file cannot be used, or not to its end. Runs keep the results of a
+	// file in this log until the output of the file is complete. The run computes the missing results.
 	PartsDropped(path string, reason error)
 	BatchDone(Batch)
 	// SpanRead reports that a reader has read and tokenized a span, which is a list of consecutive records, in the time
@@ -34,8 +34,8 @@ type Observer interface {
 	// RecordWritten reports the rows of a record. It is called for the records of a file in their order. The rows are
 	// valid until RecordWritten returns.
 	RecordWritten(path string, line int64, rows []store.Row)
-	// BudgetHalved reports that a batch did not fit the memory of a device, because of err. tokens is the new maximum of
-	// tokens in a batch.
+	// BudgetHalved reports that a batch did not fit the memory of a device, because of err. tokens is the new maximum
+	// number of tokens in a batch of several sequences.
 	BudgetHalved(device string, tokens int, err error)
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // not computed, because the output of an earlier run is complete
@@ -48,7 +48,7 @@ type Batch struct {
 	Device, Path string
 	Sequences    int
 	Tokens       int
-	Budget       int   // maximum number of tokens in a batch of the device
+	Budget       int   // maximum number of tokens in a batch of several sequences
 	Bytes        int64 // approximate size of the records of the batch in the input file
 	Took         time.Duration
 	Waited       time.Duration // time before the batch in which the device had nothing to compute
@@ -57,7 +57,7 @@ type Batch struct {
 // FileReport is the result of one file.
 type FileReport struct {
 	Path              string
-	Device            string           // names of the devices, separated by commas
+	Device            string           // names of the devices that computed the file, separated by commas
 	Records           int64            // number of records written
 	Tokens            int64            // number of tokens, including special tokens
 	Letters           int64            // number of letters used; with Job.Windows, those in two windows count twice

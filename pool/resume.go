@@ -34,10 +34,10 @@ type Output struct {
 }
 
 // ErrMixture is wrapped by the error of a run that finds an existing output which it must not replace: one that was
-// made with other settings or from another content of the input, or that the manifest does not list. With Job.Force the
-// run replaces such an output. A missing output, and an output that differs from its entry in the manifest, count as
-// incomplete and are computed again. A single file of a run fails with ErrMixture if another run has meanwhile written
-// its output with other settings or from other content.
+// made with other settings or from another content of the input, that the manifest does not list, or that was made from
+// an input that can be read only once. With Job.Force the run replaces such an output. A missing output, and an output
+// that differs from its entry in the manifest, count as incomplete and are computed again. A single file of a run fails
+// with ErrMixture if another run has meanwhile written its output with other settings or from other content.
 var ErrMixture = errors.New("the output folder holds other results")
 
 // Folder returns the folder, in the output folder out, for the outputs of an input. dir is the Dir of the input (see
@@ -45,7 +45,9 @@ var ErrMixture = errors.New("the output folder holds other results")
 func Folder(out, dir string) string {
 	names := strings.Split(dir, "/")
 	for i, name := range names {
-		// The manifest holds only UTF-8: a folder named in Latin-1 must not share entries with the same name in UTF-8.
+		// The manifest decodes a name in Latin-1 to UTF-8. So without escaping, a folder with such a name would share
+		// entries with the folder that has the same name in UTF-8. A % is escaped, too, because it marks the escaped
+		// bytes.
 		if !utf8.ValidString(name) || strings.Contains(name, "%") {
 			names[i] = store.EscapeName(name)
 		}
@@ -179,7 +181,7 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 
 // complete reports whether the file's outputs exist and match the manifest byte for byte. The settings need no
 // comparison here: refuseMixture has compared them, or Force is set. If an output was made from another input, or from
-// other content of this one, complete returns an ErrMixture, or with Job.Force false.
+// other content of this input, complete returns an ErrMixture. With Job.Force it returns false instead.
 func (r *run) complete(ctx context.Context, f File) (bool, error) {
 	if r.Force && !r.madeByForce(f) {
 		return false, nil

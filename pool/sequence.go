@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 )
 
-// sequence is a list of tokens. It is computed once for all windows of a file that refer to it, in the span of records
-// with the first of these windows. The writer processes spans in the order of the file, so the result exists when the
-// writer reaches the other windows.
+// sequence is a list of tokens. Windows of a file with the same tokens may refer to the same sequence. It is computed
+// once, in the span of records that contains the first of these windows. The writer processes spans in the order of the
+// file, so the result exists when the writer reaches the other windows.
 type sequence struct {
 	ids     []int32
 	first   string      // id of the first record with the sequence

@@ -47,7 +47,7 @@ type shardPlan struct {
 type plannedOutput struct {
 	Name        string        `json:"name"` // slash-separated path of the joined output in the output folder
 	Size        int64         `json:"input_size"`
-	Interleaved bool          `json:"interleaved"` // whether shards have alternate blocks, see seqio.Part
+	Interleaved bool          `json:"interleaved"` // whether groups of records alternate between shards, see seqio.Part
 	Parts       []plannedPart `json:"parts"`       // parts of the input, in its order
 }
 
@@ -90,14 +90,14 @@ func (j *Job) Divide(s Shard) error {
 		}
 		total += f.whole.Size * weight(f)
 	}
-	// end returns the end of the range of shard i, as a weighted position from the beginning of the first file.
+	// end returns the end of the range of shard i: the sum of the weights of all bytes before that end.
 	end := func(i int) int64 {
 		high, low := bits.Mul64(uint64(total), uint64(i))
 		at, _ := bits.Div64(high, low, uint64(s.N))
 		return int64(at)
 	}
 	var files []File
-	i, at := 1, int64(0) // number of the shard, and weighted position of the beginning of the file
+	i, at := 1, int64(0) // number of the shard, and sum of the weights of all bytes before the file
 	for _, f := range j.Files {
 		output := plannedOutput{Name: j.planned(f), Size: f.whole.Size, Interleaved: f.whole.Interleaved()}
 		for from := int64(0); from < output.Size; {
@@ -159,7 +159,7 @@ func (j *Job) template(f File) store.Entry {
 	return e
 }
 
-// same reports whether sum is the SHA-256 of the file's content, and size its size. In a shard, sum is compared with
+// same reports whether the file has the given size, and its content the SHA-256 sum. In a shard, sum is compared with
 // the SHA-256 of the part of the file that the shard reads, and size is ignored.
 func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
 	if f.Part.IsZero() {

@@ -196,8 +196,8 @@ func (b *bench) sameEntries(other *bench) {
 }
 
 // TestShardsDivideAllRecords checks that all shards of a run have the same plan, that their parts together cover every
-// byte of every input once, and that all shards have nearly the same number of bytes, of which those of a compressed
-// file count three times (see inflation).
+// byte of every input once, and that all shards have nearly the same number of bytes. A byte of a compressed file
+// counts three times (see inflation).
 func TestShardsDivideAllRecords(t *testing.T) {
 	b := shardBench(t, 1)
 	for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 100} {
@@ -375,7 +375,7 @@ func TestMergeRefuses(t *testing.T) {
 }
 
 // TestMergeOfSomeShards joins shards although one is missing. The result must name the missing shard. After all shards
-// have been made, Merge must refuse to replace the incomplete outputs without Merge.Force, and replace them with it.
+// have been made, Merge must refuse to replace the incomplete outputs. With Merge.Force it must replace them.
 func TestMergeOfSomeShards(t *testing.T) {
 	b := shardBench(t, 4)
 	b.run()

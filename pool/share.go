@@ -6,7 +6,8 @@ package pool
 // 1987).
 
 const (
-	// sharesLeft is the number of spans for each device into which the rest of a run is divided.
+	// sharesLeft sets the size of the next span in a run on several devices, between the minimum and the maximum size.
+	// The size is the number of tokens left in the run, divided by sharesLeft times the number of devices.
 	sharesLeft = 2
 	// minShare sets the minimum size of a span: the maximum number of tokens in a batch, divided by minShare. Smaller
 	// spans would not save time, because a batch takes some time whatever its size.

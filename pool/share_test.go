@@ -46,8 +46,8 @@ func TestNextCapacity(t *testing.T) {
 }
 
 // TestUnread checks that run.unread, the number of bytes that are left to be read, is 0 when all files have ended. The
-// files are plain and compressed, whole or parts of a shard; one fails, one cannot be opened and, unless the run is a
-// shard, one is a pipe.
+// files are plain or compressed. One file fails, and one cannot be opened. A run that is a shard reads parts of the
+// files. The other run reads whole files, and a pipe.
 func TestUnread(t *testing.T) {
 	for _, shard := range []Shard{{}, {1, 3}, {2, 3}} {
 		b, _, records := bigFile(t, 2)

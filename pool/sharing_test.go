@@ -29,7 +29,7 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	records := randomRecords(1, 5, 40, 6)
 	b.add("a.faa", fasta(records))
 	b.job.Reading.OnBad = seqio.BadSkip
-	b.fake.memory = 20 // too small for the record of 40 letters, whose skipping the writer reports
+	b.fake.memory = 20 // too small for the record of 40 letters, which the writer then reports as skipped
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	b.seen.onSkip = cancel
@@ -57,8 +57,8 @@ func TestBatchInFlightIsKept(t *testing.T) {
 	})
 }
 
-// TestPipeSurvivesALostDevice checks that another device computes the spans of records of a lost device, although their
-// pipe cannot be read again.
+// TestPipeSurvivesALostDevice checks that another device computes the spans of records of a lost device, although the
+// pipe with these records cannot be read again.
 func TestPipeSurvivesALostDevice(t *testing.T) {
 	b := newBench(t)
 	b.fake.budget = 20

@@ -13,12 +13,12 @@ import (
 var ErrStalled = errors.New("no progress")
 
 // watched is an Embedder that gives up its device if a batch takes too long: a call of a driver may never return, and
-// cannot be interrupted. The call then keeps its goroutine until the process ends. The device counts as failed, and is
-// neither used nor closed any more.
+// cannot be interrupted. The call then keeps its goroutine until it returns or the process ends. The device counts as
+// failed, and is neither used nor closed any more.
 type watched struct {
 	Embedder
 	device Device
-	limit  time.Duration // time limit for a batch of at most the budget
+	limit  time.Duration // time limit for a batch with at most Budget() tokens
 	lost   error         // reason why the device was given up, or nil
 }
 

@@ -22,8 +22,8 @@ type Survey struct {
 }
 
 // Survey reads a file and tokenizes its records as Run would, without devices and without writing. Check must have been
-// called before, unless Job.Force is set. If the file has bad records, the error lists them, like that of Run (see
-// seqio.Faults).
+// called before, unless Job.Force is set. If the file has bad records that are not skipped, the error lists them (see
+// seqio.Faults), as Run does in Summary.Failed.
 func (j *Job) Survey(ctx context.Context, f File) (Survey, error) {
 	s := Survey{Path: f.Path, Output: j.Output.Main(f), Unread: f.once()}
 	if s.Unread {

@@ -24,7 +24,8 @@ func (f *fileJob) write() error {
 	defer f.parts.close()
 	devices, complete := map[string]bool{}, true
 	began := time.Now()
-	// stored tells the Observer how long the writer waited until the time computed, and how long it has stored since.
+	// stored tells the Observer how long the writer has waited and how long it has stored since. The argument computed
+	// is the time at which the wait ended.
 	stored := func(computed time.Time) {
 		f.Observer.SpanWritten(time.Since(computed), computed.Sub(began))
 		began = time.Now()
@@ -88,7 +89,7 @@ func (f *fileJob) writeSpan(s *span) error {
 	for _, rec := range s.records {
 		failure := rec.failure()
 		if failure != nil && f.Reading.OnBad != seqio.BadSkip {
-			return failure // the run may have ended before f could be canceled
+			return failure // leaveOut could not cancel f with this failure if the run had already ended
 		}
 		if failure != nil {
 			f.report.Skipped[reasonMemory]++

@@ -15,8 +15,9 @@ const (
 	// windowLetters is the number of letters of a long word that are merged at a time, so that the data being merged
 	// stays in the cache of the CPU.
 	windowLetters = 2048
-	// overlapTokens is the number of tokens before a window whose letters are merged again together with the window. If
-	// the result does not fit the tokens before, appendWord doubles this number.
+	// overlapTokens is the number of tokens, directly before a window, that appendWord splits into letters and merges
+	// again together with the window. If the result does not fit the tokens before them, appendWord doubles this
+	// number.
 	overlapTokens = 8
 )
 
@@ -35,7 +36,7 @@ type vocabulary struct {
 type letterKind uint8
 
 const (
-	unknownLetter letterKind = iota // becomes the unknown token; or is outside ASCII, and Append decodes it
+	unknownLetter letterKind = iota // ASCII outside the vocabulary: the unknown token; outside ASCII: Append decodes it
 	wordLetter                      // in the vocabulary and matched by \w; merges only with letters of this kind
 	otherLetter                     // in the vocabulary, but not matched by \w; merges only with letters of this kind
 	spaceLetter                     // white space: separates words and produces no token
@@ -193,13 +194,15 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 //
 // A long word is merged in windows. Each window is merged together with the last tokens before it. The number of these
 // tokens is doubled until joins confirms that the result fits the tokens that are kept. The tokens of the word are then
-// the same as if the whole word were merged at once, because of two facts that hold for every list of merges. (1) Cut
-// an encoded word between two of its tokens. No merge crossed the cut, so the merges on each side are those that the
-// letters of this side have alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2)
-// Encode two strings of letters, X and Y, separately. Let x be the last token of X, and y the first token of Y. Suppose
-// that the encoding of XY has a merge across the cut between X and Y, and consider the first such merge. Until then the
-// letters of x and y have undergone the same merges as in the word xy, so the encoding of xy has that merge, too.
-// Hence, if the encoding of xy is x, y, the encoding of XY is that of X followed by that of Y.
+// the same as if the whole word were merged at once. This follows from two facts that hold for every list of merges:
+//
+//  1. Every run of tokens in an encoded word is the encoding of its own letters. No merge crossed an end of the run, so
+//     its letters alone undergo the same merges in the same order.
+//  2. Let x be the last token in the encoding of a string X, and y the first token in the encoding of a string Y. If
+//     the encoding of xy is x, y, then the encoding of XY is that of X followed by that of Y. For suppose that the
+//     encoding of XY has a merge across the border between X and Y, and consider the first such merge. Until then the
+//     letters of x and y have undergone the same merges as in the word xy. So the encoding of xy has this merge, too,
+//     and is not x, y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)

@@ -84,8 +84,7 @@ func ParseBPE(data []byte) (*BPE, error) {
 	return newBPE(v, hex.EncodeToString(digest[:]))
 }
 
-// readModel reads the section "model" of a tokenizer.json. It does not check the vocabulary and the merges, which
-// newBPE does.
+// readModel reads the section "model" of a tokenizer.json. newBPE checks the vocabulary and the merges later.
 func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
 	for _, setting := range []struct {
 		name    string
@@ -293,7 +292,7 @@ func expectJSON(fields map[string]json.RawMessage, section, name string, allowed
 	return nil
 }
 
-// refuseOthers returns an error if fields contains a name that is not in known, unless its value is null.
+// refuseOthers returns an error if a field has a name that is not in known and a value other than null.
 func refuseOthers(fields map[string]json.RawMessage, section string, known ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(known, name) && !isNull(fields[name]) {

@@ -184,8 +184,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// colliding returns a tokenizer.json with so many merges that have one of two hashes that a search in the hash table
-// would take more than maxProbes steps.
+// colliding returns a tokenizer.json with many merges that all have one of only two hashes. Searching for the last of
+// them in the hash table would take more than maxProbes steps.
 func colliding(t *testing.T) []byte {
 	const halves, want = 4000, 2 * maxProbes
 	entries := []string{}
@@ -235,8 +235,8 @@ func TestOtherFiles(t *testing.T) {
 	}
 }
 
-// FuzzParseBPE checks that no input makes ParseBPE panic or take too much memory or time. A tokenizer that it accepts
-// must return ids of its vocabulary, and the same ids if it merges in windows of two letters.
+// FuzzParseBPE checks that no input makes ParseBPE panic or take too much memory or time. A tokenizer that ParseBPE
+// returns must give ids of its vocabulary, and the same ids if it merges in windows of two letters.
 func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))

@@ -142,8 +142,7 @@ func newMerger(r *rules) *merger {
 	}
 }
 
-// merge appends the tokens of word to dst. letters gives the id of each letter, and must have one for all letters of
-// word.
+// merge appends the tokens of word to dst. letters maps each letter to its id. All letters of word must have an id.
 func (m *merger) merge(dst []int32, letters *[256]uint16, word []byte) []int32 {
 	m.start(letters, word)
 	m.mergeByRank()
@@ -172,8 +171,8 @@ func (m *merger) start(letters *[256]uint16, word []byte) {
 	}
 }
 
-// enter stores the rank of the pair of left and right, whose left symbol has the index at. If the pair can be merged,
-// enter queues it.
+// enter stores the rank of the pair of the tokens left and right. The symbol of the left token has the index at. If the
+// pair can be merged, enter queues it.
 func (m *merger) enter(at int32, left, right uint16) {
 	rank := m.rules.rank(left, right)
 	m.symbols[at].rank = rank

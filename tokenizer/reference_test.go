@@ -117,8 +117,8 @@ func (ref *reference) encodeWord(word []byte) []int32 {
 	return ids
 }
 
-// tokenizerFile returns a tokenizer.json with the entries [UNK], [CLS], [SEP] and those given, with ids in random
-// order. At random, the merges have the form "A B" of older files or ["A", "B"] of newer files.
+// tokenizerFile returns a tokenizer.json with the entries [UNK], [CLS] and [SEP] and the given entries. The ids are in
+// random order. The form of the merges is random, too: "A B" as in older files, or ["A", "B"] as in newer files.
 func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte {
 	entries = append([]string{"[UNK]", "[CLS]", "[SEP]"}, entries...)
 	ids := map[string]int{}

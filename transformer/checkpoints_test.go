@@ -128,9 +128,9 @@ func TestOtherVocabularyWithoutConfig(t *testing.T) {
 }
 
 // TestDNABERTVocabulary checks that a tokenizer, from the checkpoint's folder or named by the caller, is accepted only
-// if the embedding table of the checkpoint fits: it has a row for each entry, or the number of entries rounded up to a
-// multiple of 8. A vocab.txt with other entries, and a template with another number of special tokens, are refused,
-// too.
+// if the checkpoint's embedding table fits: its number of rows must be the tokenizer's number of entries, or that
+// number rounded up to a multiple of 8. A vocab.txt with other entries, and a template with another number of special
+// tokens, are refused, too.
 func TestDNABERTVocabulary(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)

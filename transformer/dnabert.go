@@ -47,7 +47,7 @@ var DNABERT = &Family{
 	marker:    "encoder.layer.0.attention.self.Wqkv.weight",
 	prefixes:  []string{"bert."},
 	ignored:   []string{"cls.*", "pooler.*", "*position_ids"},
-	tuned:     tunedHeads, // BertForSequenceClassification names the tensors of its head classifier.*
+	tuned:     tunedHeads, // BertForSequenceClassification has a head with the tensors classifier.*
 
 	configJSON: func(layers, hidden, heads int) string {
 		return fmt.Sprintf(`{"model_type":"bert","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
@@ -89,7 +89,7 @@ type dnabertBlock struct {
 	qkv           kernels.Linear // [3h, h]: queries, keys, values
 	output        kernels.Linear // [h, h]
 	attentionNorm kernels.Norm
-	gated         kernels.Linear // [2f, h], no bias: gate, then up
+	gated         kernels.Linear // [2f, h], without bias: the gate's rows, then those of the up-projection
 	down          kernels.Linear // [h, f]
 	norm          kernels.Norm
 }

@@ -36,9 +36,10 @@ func Columns(layers []int, poolings ...Pooling) (list []Column) {
 	return list
 }
 
-// ResolveLayers translates the layer numbers of a user to block numbers from 0 to blocks. Layer 0 is the output of the
-// token embedding, and layer n is the output of block n. A negative number counts from the end, as in Python, so −1 is
-// the last block. A number out of range, a repeated layer and an empty list are errors.
+// ResolveLayers translates the layer numbers that a user gives to block numbers. The argument blocks is the number of
+// blocks. Layer 0 is the output of the token embedding, and layer n is the output of block n. A negative number counts
+// from the end, as in Python, so −1 is the last block. A number out of range, a repeated layer and an empty list are
+// errors.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -71,16 +72,16 @@ type Encoder struct {
 	runner  kernels.Runner // nil after Close and after an error of Compile
 }
 
-// Program returns a model's forward pass with all outputs from which columns are made. It omits the blocks after the
-// highest layer in columns.
+// Program returns the forward pass of the model m with all outputs from which an Encoder computes the given columns. It
+// omits the blocks after the highest layer of a column.
 func Program(m *Model, columns []Column) *kernels.Program {
 	p, _ := program(m, columns)
 	return p
 }
 
-// program returns what Program returns and, for each output, its pooling and layer. Mean and CLS are computed by the
-// program, as outputs with one row for each sequence. All other poolings of a layer are made by the host from one
-// output with one row for each token, whose pooling is Tokens.
+// program returns the result of Program and, for each output, its pooling and layer. The poolings Mean and CLS are
+// computed on the device, as outputs with one row for each sequence. All other poolings of a layer share one output
+// with one row for each token. The pooling of that output is Tokens. The Encoder derives the other poolings from it.
 func program(m *Model, columns []Column) (p *kernels.Program, outputs []Column) {
 	last := 0
 	for _, c := range columns {

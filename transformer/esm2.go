@@ -44,7 +44,7 @@ var ESM2 = &Family{
 	// Files on the hub contain a table of absolute positions, which the model does not use.
 	ignored: []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight",
 		"*position_ids"},
-	tuned:       tunedHeads, // EsmForSequenceClassification names the tensors of its head classifier.*
+	tuned:       tunedHeads, // EsmForSequenceClassification has a head with the tensors classifier.*
 	rename:      fromFairESM,
 	besideFiles: []string{"-contact-regression.pt"}, // fair-esm stores the weights of the contact head in such files
 
@@ -118,7 +118,7 @@ func fairESMArguments(values map[any]any, config *Config) {
 	}
 }
 
-// fairNames maps fair-esm's modules outside the blocks to transformers' names.
+// fairNames maps the names of fair-esm's modules outside the blocks to their names in the library transformers.
 var fairNames = map[string]string{
 	"embed_tokens":            "embeddings.word_embeddings",
 	"emb_layer_norm_after":    "encoder.emb_layer_norm_after",

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// FuzzFairESMArguments checks how hyper-parameters are read from the values beside the tensors in a file of fair-esm,
-// for any value, of several types, in several places. The numbers of blocks and columns and the size of the vocabulary
-// must not change. For a number of heads that the model cannot compute, Config.check must return an error that wraps
-// ErrUnsupported.
+// FuzzFairESMArguments reads hyper-parameters from the values that a file of fair-esm stores beside the tensors. It
+// tries any number of heads, several types of each value, and several places in the file. The numbers of blocks and
+// columns and the size of the vocabulary must not change. For a number of heads that the model cannot compute,
+// Config.check must return an error that wraps ErrUnsupported.
 func FuzzFairESMArguments(f *testing.F) {
 	for _, heads := range []int64{20, 0, -1, 1 << 40, 7} {
 		f.Add(heads, true, uint8(0), uint8(0))

@@ -18,24 +18,26 @@ type Family struct {
 	Name      string         // name in messages and in the help
 	Alphabet  seqio.Alphabet // alphabet of the sequences that the models read
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
-	VirNucPro string         // name of the model in VirNucPro's file names
-	Published []Published    // models of the hub, smallest first, and then models for tests
+	VirNucPro string         // name of the model in the file names of the program VirNucPro
+	Published []Published    // models on the Hugging Face hub, smallest first, and then models for tests
 	Licence   string         // licence of the published models, as an SPDX identifier
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
-	// tokenizer returns the tokenizer for the content of a vocabulary file. For nil it returns the tokenizer of
-	// synthetic checkpoints. With FixedVocabulary all checkpoints have this tokenizer.
-	VocabularyFile  string // name of the file in a checkpoint's folder, unless the vocabulary is fixed
+	// The function tokenizer returns the tokenizer for the content of a vocabulary file. For nil it returns the
+	// tokenizer of synthetic checkpoints, whose weights are computed. If FixedVocabulary is set, the function returns
+	// the same tokenizer for any content.
+	VocabularyFile  string // name of the vocabulary file in a checkpoint's folder; "" if FixedVocabulary is set
 	FixedVocabulary bool
 	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
 	tableMultiple   int  // if not 0, the table of embeddings may be padded to a multiple of this number of rows
 	Before, After   int  // number of special tokens before and after a sequence
 	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
-	Window          int  // if MaxLength is 0, default length in letters of the pieces of a long record (--long window)
+	Window          int  // if MaxLength is 0, default length in letters of the pieces that --long window cuts
 
-	// A checkpoint belongs to the family if it has a tensor with the canonical name marker and if the model_type in its
-	// config.json, if there is one, is modelType. Families with the same modelType have different markers.
+	// A checkpoint belongs to the family if the field marker is the canonical name (see below) of one of its tensors.
+	// If the checkpoint has a config.json, the model_type in it must also be modelType. Families with the same
+	// modelType have different markers.
 	modelType, marker string
 
 	// The code of the family uses canonical names of tensors, and files may store them under other names. The canonical
@@ -51,9 +53,10 @@ type Family struct {
 
 	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
 	// the epsilon of the LayerNorms if config.json does not give it. activation is the only hidden_act that the family
-	// supports; a config.json may omit it. own, unless it is nil, parses the values that only this family has, for
-	// Config.Own, and returns an error for models that the family does not support. deduce, unless it is nil, completes
-	// the Config of a checkpoint without config.json from the values that a PyTorch file stores beside the tensors.
+	// supports; a config.json may omit it. own, unless it is nil, parses the values of config.json that only this
+	// family has. It returns them for Config.Own, or an error for a model that the family does not support. deduce,
+	// unless it is nil, completes the Config of a checkpoint without config.json from the values that a PyTorch file
+	// stores beside the tensors.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	activation string
@@ -65,10 +68,10 @@ type Family struct {
 	load    func(Config, *loader) network
 }
 
-// network is a family's forward pass with its weights.
+// network is the forward pass of a model, with the model's weights.
 type network interface {
-	// build adds the forward pass up to block last to a program. It calls visit after the embedding, as block 0, and
-	// after each block, with the hidden state x.
+	// build adds the forward pass, up to the block with the number last, to the program p. It calls the function visit
+	// after the embedding, which counts as block 0, and after each block. x is the hidden state at this point.
 	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
 }
 
@@ -128,8 +131,9 @@ func (l List) Config(name string) (Config, bool) {
 	return c, err == nil
 }
 
-// canonical returns the name that the code of the family uses for a tensor that a file stores under the name stored.
-// use reports whether the tensor is kept. A tensor with an unknown name is kept; Checkpoint.Check refuses it later.
+// canonical returns the name that the code of the family uses for a tensor. The argument stored is the tensor's name in
+// the file. The result use reports whether the tensor is kept. A tensor with an unknown name is kept; Checkpoint.Check
+// refuses it later.
 func (f *Family) canonical(stored string) (name string, use bool) {
 	name = stored
 	for _, p := range f.prefixes {

@@ -76,7 +76,7 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 }
 
 // FuzzCanonicalName checks that canonical, applied to a name that canonical has returned, returns the same name. The
-// test leaves out names with a prefix and tensors that are not used.
+// test leaves out names that begin with the family's prefix, and names of tensors that are not used.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)

@@ -10,8 +10,8 @@ import (
 	"seqembed/weights/hub"
 )
 
-// find returns the path of the checkpoint called name, as described at Open, and the name that the model gets in the
-// names of outputs.
+// find returns the path of the checkpoint for a name that Open accepts, other than synthetic:NAME. The label is the
+// model's name in the names of outputs.
 func (l List) find(name string) (path, label string, err error) {
 	if _, err := os.Stat(name); err == nil {
 		if _, err := weights.Find(name, l.besideFiles()...); err == nil || l.hubID(name) == "" {

@@ -116,7 +116,7 @@ func TestResolvePaths(t *testing.T) {
 	// A folder whose name is a hub id takes precedence over the cached model.
 	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
 	wantFound(t, "facebook/esm2_t6_8M_UR50D", "facebook/esm2_t6_8M_UR50D", "esm2_t6_8M_UR50D")
-	// The default of a flag is a short name. An output folder with the same name must not hide the model.
+	// The default of --esm-model is a short name. An output folder with the same name must not hide the model.
 	for _, name := range []string{"esm2-8m", "esm2_t6_8M_UR50D"} {
 		touch(t, name+"/result.npy", "")
 		wantFound(t, name, cached, "esm2-8m")

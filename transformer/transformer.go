@@ -1,6 +1,7 @@
-// Package transformer contains the models. Every family has one file, which contains the forward pass and everything
-// else that is known about the family. The forward pass uses the operations of package kernels, so that it is written
-// once for all backends. The package also loads checkpoints, and its Encoder turns packed batches into embeddings.
+// Package transformer contains the models. Every family of models, such as ESM-2, has one file, which contains the
+// forward pass and everything else that is known about the family. The forward pass uses the operations of package
+// kernels, so that it is written once for all backends. The package also loads checkpoints, and its Encoder turns
+// packed batches into embeddings.
 //
 // The package must not know which backend runs it, where sequences come from or where embeddings go.
 package transformer
@@ -37,15 +38,15 @@ func (m *Model) Config() Config { return m.config }
 // Close frees the weights. All encoders must have been closed.
 func (m *Model) Close() error { return m.weights.Close() }
 
-// loader loads weights by name. It keeps its first error, so the code that loads a model is a plain list of its
-// weights.
+// loader loads weights by name. It keeps its first error, so that code can load all weights of a model without checking
+// for an error after each.
 type loader struct {
 	checkpoint *Checkpoint
 	model      kernels.Model
 	err        error
 }
 
-// load stacks the named tensors (see kernels.StackedDims) and loads them as one weight.
+// load joins the named tensors, vectors end to end and matrices one below the other, and loads them as one weight.
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
@@ -72,11 +73,13 @@ func (l *loader) tensor(name string) *weights.Tensor {
 	return t
 }
 
-// vector and matrix stack the named tensors (see kernels.StackedDims) and load them as one weight.
+// vector and matrix join the named tensors, vectors end to end and matrices one below the other, and load them as one
+// weight.
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
-// projection loads name.weight and name.bias. If there are several names, it stacks their tensors.
+// projection loads the tensors NAME.weight and NAME.bias. For several names it joins the weights one below the other
+// and the biases end to end.
 func (l *loader) projection(names ...string) kernels.Linear {
 	var w, bias []string
 	for _, name := range names {
@@ -108,8 +111,8 @@ func table(name string, rows, cols int) weights.Spec {
 	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
 
-// matrix describes name.weight of shape [out, in]. Its synthetic values make the root mean square of the product's
-// output about gain times the root mean square of its input.
+// matrix describes name.weight of shape [out, in]. With its synthetic values, the root mean square of a product x·Wᵀ is
+// about gain times that of x.
 func matrix(name string, out, in int, gain float64) weights.Spec {
 	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }

@@ -151,9 +151,9 @@ func TestEarlierLayer(t *testing.T) {
 	}
 }
 
-// TestCheckpointFiles checks a checkpoint that is a file of tensors without config.json. It must give the shape of the
-// model and the same embeddings as the synthetic checkpoint with these weights. Rotary frequencies (inv_freq) in the
-// file must be used, and a missing tensor must be named in the error.
+// TestCheckpointFiles checks a checkpoint that is a file of tensors without config.json. The file must give the shape
+// of the model and the same embeddings as the synthetic checkpoint with these weights. Rotary frequencies (inv_freq) in
+// the file must be used, and a missing tensor must be named in the error.
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")

@@ -62,8 +62,8 @@ func (f *Family) readTokenizer(file string) (t tokenizer.Tokenizer, err error) {
 	return t, nil
 }
 
-// checkSize returns an error unless the number of rows of a table of embeddings is the number of entries of the
-// tokenizer, or that number rounded up to a multiple of f.tableMultiple.
+// checkSize checks that a table of embeddings has one row for each entry of the tokenizer. The number of rows may also
+// be the number of entries rounded up to a multiple of f.tableMultiple.
 func (f *Family) checkSize(t tokenizer.Tokenizer, rows int) error {
 	n, multiple := t.VocabSize(), max(f.tableMultiple, 1)
 	if rows == n || rows == (n+multiple-1)/multiple*multiple {

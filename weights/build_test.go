@@ -33,8 +33,8 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// bounded runs f, which parses an input of n bytes. It fails the test if f takes more than 20 seconds, or if in this
-// time all goroutines together allocate more than 1 MiB plus 1 KiB for each byte of the input.
+// bounded runs f, which parses an input of n bytes. It fails the test if f takes more than 20 seconds, or if all
+// goroutines together allocate more than 1 MiB plus 1 KiB for each byte of the input while f runs.
 func bounded(t testing.TB, n int, f func()) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -193,8 +193,8 @@ func (p *pickler) storage(class, key string, count int) *pickler {
 	return p.op(opTuple, opBinPersID)
 }
 
-// view writes instructions that push a tensor whose elements are those of a storage, beginning with the element number
-// first.
+// view writes instructions that push a tensor whose elements are in a storage of count elements. The argument first is
+// the index of the tensor's first element in the storage.
 func (p *pickler) view(class, key string, count, first int, shape, stride []int) *pickler {
 	p.global("torch._utils", "_rebuild_tensor_v2").op(opMark)
 	p.storage(class, key, count).long(int64(first)).tuple(shape...).tuple(stride...)

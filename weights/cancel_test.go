@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// countdown is a context that ends, with the cause errEnded, when Err has been called more than left times.
+// countdown is a context that ends, with the cause errEnded, after a number of calls of Err. The field left is the
+// number of calls that still return nil.
 type countdown struct {
 	context.Context
 	end  context.CancelCauseFunc

@@ -2,9 +2,9 @@
 // synthetic checkpoints that are computed rather than stored. It finds checkpoints in folders and in the local Hugging
 // Face cache.
 //
-// The package must not know any model: the names and shapes that a model expects, and how they are stored, are given by
-// Specs and by the argument of Rename. It must not write anything, execute anything that a file asks for, or use the
-// network, which only weights/hub does.
+// The package must not know any model. Specs give the names and shapes of the tensors that a model expects, and the
+// argument of Rename translates the names in files to these names. The package must not write anything, execute
+// anything that a file asks for, or use the network, which only weights/hub does.
 package weights
 
 import (
@@ -30,13 +30,13 @@ type Checkpoint struct {
 	Source     string // path of the opened file, or synthetic:NAME@SEED
 	Revision   string // commit of the hub snapshot that contains the file, or ""
 	ConfigJSON []byte // content of the config.json in the same folder, or nil
-	// Values are the values of a PyTorch file outside its state dict, in the types of LoadPickle; nil if there are
-	// none.
+	// Values are the values of a PyTorch file outside its state dict, in the types of LoadPickle. They are nil for a
+	// file that is only a state dict, for shards, and for other formats.
 	Values  map[any]any
 	LeftOut []string // names of the tensors that Rename has removed; sorted
 
 	tensors   map[string]*Tensor
-	misplaced map[string]error // errors for the tensors that the index does not place in their shard, by name
+	misplaced map[string]error // by name, errors for tensors in a shard where the index does not place them
 	files     []*file          // sorted by name
 	identity  []byte           // text that SHA256 hashes for a synthetic checkpoint; nil for others
 }
@@ -47,9 +47,9 @@ type Checkpoint struct {
 // strings in beside (see Find). The tensors have the names under which the file stores them, without prefixes such as
 // "module." that all names share.
 //
-// Errors name the file. A missing file matches fs.ErrNotExist. A safetensors file or archive that is cut short matches
-// ErrTruncated, if enough of it is left to recognise its kind. A pickle that asks for more than tensors matches
-// ErrForbidden.
+// Errors name the file. The error for a missing file matches fs.ErrNotExist. The error for a safetensors file or
+// archive that is cut short matches ErrTruncated, if enough of the file is left to recognise its kind. The error for a
+// pickle that asks for more than tensors matches ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {
@@ -74,8 +74,8 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// wrappers lists the prefixes that PyTorch's tools add to the names of a module's tensors: DataParallel, Lightning,
-// torch.compile and PEFT.
+// wrappers lists the prefixes that PyTorch's tools, such as DataParallel, Lightning, torch.compile and PEFT, add to the
+// names of a module's tensors.
 var wrappers = [...]string{"module.", "model.", "_orig_mod.", "state_dict.", "base_model."}
 
 // unwrap removes the prefixes in wrappers from the names of the tensors, as long as all names have the same prefix. It
@@ -151,8 +151,8 @@ func (c *Checkpoint) readConfig() (err error) {
 }
 
 // Rename renames each tensor. For the name that a tensor has after Open, the function canonical returns the new name
-// and whether the tensor is used; other tensors are removed. Rename returns an error if two tensors get the same name,
-// or if the index of the checkpoint does not place a used tensor in its shard.
+// and whether the tensor is used. Rename removes tensors that are not used, and returns an error if two tensors get the
+// same name, or if a used tensor is in a shard where the index of the checkpoint does not place it.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {

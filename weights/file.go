@@ -37,12 +37,12 @@ type section struct {
 	crc      uint32
 }
 
-// legacyTorchMagic starts the files that torch.save wrote before version 1.6: a pickle of the number
-// 0x1950a86a20f9469cfc6c.
+// legacyTorchMagic is at the beginning of the files that torch.save wrote before PyTorch 1.6. It is the beginning of a
+// pickle of the number 0x1950a86a20f9469cfc6c.
 var legacyTorchMagic = []byte{0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19}
 
-// openFile opens a regular file that is not empty. It returns an error for files of other kinds that often have the
-// name of a checkpoint.
+// openFile opens a regular file that is not empty. It returns an error for content that is often found in place of a
+// checkpoint, such as a web page.
 func openFile(path string) (*file, error) {
 	info, err := os.Stat(path) // before Open, because opening a pipe would wait for a writer
 	switch {
@@ -115,7 +115,7 @@ func (f *file) readAt(b []byte, offset int64) error {
 }
 
 // sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
-// file is in the folder blobs of a Hugging Face cache under another digest as its name, or if the checksum of a section
+// file is in the folder blobs of a Hugging Face cache and its name is another SHA-256, or if the checksum of a section
 // is wrong.
 func (f *file) sha256(ctx context.Context) (string, error) {
 	h := sha256.New()
@@ -143,7 +143,7 @@ func (f *file) sha256(ctx context.Context) (string, error) {
 type crcWriter struct {
 	sections []section // sections that have not ended
 	at       int64
-	crc      uint32 // checksum of sections[0] up to offset at
+	crc      uint32 // checksum of the part of sections[0] that has been written
 	damaged  []string
 }
 
@@ -167,7 +167,7 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 }
 
 // ReadText returns the content of a regular file or of a named pipe, of at most maxText bytes. A regular file must not
-// be empty, nor of a kind that file.replaced refuses.
+// be empty, and must not have content that file.replaced refuses, such as a web page.
 func ReadText(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)

@@ -18,7 +18,8 @@ var preferred = [...]string{
 // extensions lists the extensions of possible checkpoints.
 var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
-// shardPattern matches the name of a shard: the stem, the number of shards, and the extension.
+// shardPattern matches the name of a shard, such as model-00001-of-00003.bin. Its groups are the stem, the number of
+// shards, and the extension.
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
@@ -67,8 +68,9 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file without its extension
-// or, if this is a general name such as model.safetensors, the name of the file's folder.
+// Label derives a name for outputs from the path of a checkpoint. It uses the name of the folder or, for a file, the
+// file's name without the extension. For a file with a general name such as model.safetensors, it uses the name of the
+// file's folder.
 func Label(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {

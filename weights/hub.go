@@ -45,9 +45,9 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 }
 
 // HubFiles selects, from the names of all files of a model on the hub, those that the program needs: the .json and .txt
-// files of its main folder, such as config.json and the files of a tokenizer, and one checkpoint, chosen in the order
-// of Find. If the checkpoint is sharded, its shards and its index are among them. The last name is that of the
-// checkpoint, or of its index, which Find looks for.
+// files of its main folder, such as config.json and the files of a tokenizer, and one checkpoint, the first in Find's
+// order of preference. For a sharded checkpoint it selects the shards and the index. The last name is that of the
+// checkpoint or, if it is sharded, of the index.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {

@@ -15,7 +15,7 @@ import (
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
-// cache creates an empty folder and sets the environment so that it is the Hugging Face cache.
+// cache creates an empty folder and sets the environment so that this folder is the Hugging Face cache.
 func cache(t *testing.T) string {
 	folder := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", folder)

@@ -13,8 +13,8 @@ import (
 )
 
 // openShards opens every shard that the index file at c.Source names. It returns an error if a tensor is not in the
-// shard in which the index places it. For a tensor that a shard contains although the index does not place it there, it
-// records an error in c.misplaced.
+// shard in which the index places it. If a shard contains a tensor that the index does not place in this shard,
+// openShards records an error in c.misplaced.
 func (c *Checkpoint) openShards() error {
 	text, err := ReadText(c.Source)
 	if err != nil {

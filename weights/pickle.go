@@ -78,8 +78,8 @@ func (u *unpickler) fail(err error) {
 
 func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
 
-// step executes one instruction. It refuses instructions that no checkpoint needs, such as those of protocol 0 for
-// numbers and strings as text.
+// step executes one instruction. It refuses instructions that no checkpoint needs, such as those with which pickle
+// protocol 0 stores numbers and strings as text.
 func (u *unpickler) step(op byte) {
 	switch op {
 	case opProto:
@@ -149,7 +149,7 @@ func (u *unpickler) number(n uint64) uint64 {
 	return binary.LittleEndian.Uint64(full[:])
 }
 
-// line reads the bytes up to the next line feed, of which there may be at most maxGlobal.
+// line reads the bytes up to the next line feed. It sets the error if there is none after at most maxGlobal bytes.
 func (u *unpickler) line() string {
 	window := u.code[u.at:min(len(u.code), u.at+maxGlobal+1)]
 	end := bytes.IndexByte(window, '\n')

@@ -142,8 +142,8 @@ func TestPickleRefusesNonsense(t *testing.T) {
 }
 
 // TestPickleIsBounded checks pickles with many values, each of which takes a few bytes in the pickle and far more in
-// memory. unpickle must not take more memory than the function bounded allows. It must refuse a pickle that is too long
-// or has too many instructions.
+// memory. unpickle must not take more memory than the function bounded allows. A pickle that is too long, or has too
+// many instructions, must be refused.
 func TestPickleIsBounded(t *testing.T) {
 	const pairs = 1 << 14
 	dict := newPickler().global("collections", "OrderedDict").op(opBinPut, 0).Bytes()

@@ -109,7 +109,8 @@ func parseHeader(header []byte) (entries []entry, err error) {
 	return entries, err
 }
 
-// checkLayout checks that the tensors, in the order of their offsets, fill the size bytes after the header exactly.
+// checkLayout checks that the tensors, in the order of their offsets, exactly fill the bytes after the header. The
+// argument size is the number of these bytes.
 func checkLayout(entries []entry, size int64) error {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), cmp.Compare(a.name, b.name))
@@ -136,8 +137,8 @@ func checkLayout(entries []entry, size int64) error {
 }
 
 // decodeObject reads a JSON object. For each key it calls the function value, which must read the key's value from the
-// decoder. It refuses a repeated key, which encoding/json would accept. Errors of value are wrapped with the name of
-// the key.
+// decoder. It refuses a repeated key, which encoding/json would accept. An error of this function is wrapped with the
+// name of the key.
 func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 	open, err := decoder.Token()
 	if err != nil {

@@ -185,8 +185,8 @@ func TestEachSharedGoldenFileOpens(t *testing.T) {
 	}
 }
 
-// sharedFile returns the path of reference files in the folder shared beside the repository. It skips the test if the
-// folder of the files does not exist.
+// sharedFile returns the path of reference files in the folder called shared beside the repository. It skips the test
+// if the folder of the files does not exist.
 func sharedFile(t testing.TB, elements ...string) string {
 	t.Helper()
 	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)

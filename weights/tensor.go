@@ -28,7 +28,7 @@ type Tensor struct {
 	count      int   // number of elements
 	stored     dtype // format of the elements in the file
 	unreadable error // the reason why the values cannot be decoded, or nil
-	// read decodes elements, starting at index at in row-major order, until dst is full.
+	// read decodes elements in row-major order until dst is full. The argument at is the index of the first element.
 	read func(dst []float32, at int) error
 }
 
@@ -67,9 +67,9 @@ func (t *Tensor) Shape() []int { return slices.Clone(t.shape) }
 // "" for a synthetic tensor.
 func (t *Tensor) DType() string { return string(t.stored) }
 
-// ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It returns an
-// error that names the tensor if dst is not a whole number of rows, if the rows do not exist, or if they cannot be
-// decoded or read.
+// ReadRows decodes consecutive rows into dst, from the row with the index first on. It is safe for concurrent use. It
+// returns an error that names the tensor if dst is not a whole number of rows, if the rows do not exist, or if they
+// cannot be decoded or read.
 func (t *Tensor) ReadRows(dst []float32, first int) error {
 	if len(dst) == 0 {
 		return nil

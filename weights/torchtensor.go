@@ -132,7 +132,7 @@ func intTuple(v any) ([]int, bool) {
 }
 
 // contiguous reports whether elements with these strides are in row-major order. The stride of a dimension of length 1
-// does not matter. If the tensor is empty, no stride matters.
+// does not matter. Nor do the strides of a dimension of length 0 and of the dimensions before it.
 func contiguous(shape, stride []int) bool {
 	expected := 1
 	for i := len(shape) - 1; i >= 0; i-- {

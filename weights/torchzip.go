@@ -77,8 +77,8 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// checksum adds a storage and its checksum to the file's sections, unless they are there. As in archive/zip, a checksum
-// of 0 means that there is none.
+// checksum adds the bytes of a storage and their checksum to the file's sections, unless the storage is empty or has
+// been added before. As in archive/zip, a checksum of 0 means that there is none.
 func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
 		a.used[entry.Name] = true

@@ -13,8 +13,8 @@ import (
 // floats returns the bytes of a storage with float32 values.
 func floats(values ...float32) []byte { return f32Tensor("", nil, values...).bytes }
 
-// stateDictOf adds a state dict to a pickle. It maps each name to a tensor of the given shape, whose storage has the
-// index of the name as its key.
+// stateDictOf adds a state dict to a pickle. The state dict maps each name to a tensor of the given shape. The key of
+// the tensor's storage is the index of the name in names.
 func stateDictOf(p *pickler, shape []int, names ...string) *pickler {
 	p.orderedDict().op(opMark)
 	for i, name := range names {
@@ -255,7 +255,7 @@ func TestLoadPickleReadsPublishedFiles(t *testing.T) {
 			}
 		}
 	}
-	// The rows of the merged file consist of those of the DNABERT_S file and of the ESM file.
+	// Each row of the merged file is a row of the DNABERT_S file followed by a row of the ESM file.
 	merged := load("output_1_merged.pt")
 	rows := merged["data"].(*Tensor)
 	values, err := rows.Float32s()

@@ -192,8 +192,8 @@ func TestBadModels(t *testing.T) {
 		})
 	}
 
-	// The folder tiny holds a complete checkpoint of the synthetic model, and gives the same embeddings. Its outputs
-	// are named after the folder.
+	// The folder tiny holds a complete checkpoint of the model esm2-tiny. A run with this folder must compute the same
+	// embeddings as a run with synthetic:esm2-tiny, and name its output after the folder.
 	embed(t, "--esm-model", "tiny", "-o", "out", "p.faa").wantCode(0)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet", "p.tiny.parquet")

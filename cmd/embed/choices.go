@@ -23,7 +23,7 @@ func (s *settings) choices() []choice {
 	)
 }
 
-// policies lists the flags that say what happens to bad records, such as records with illegal letters, to gaps, and to
+// policies lists the flags that select the treatment of bad records, the treatment of gaps, and the treatment of
 // records with the id of an earlier record.
 func (s *settings) policies() []choice {
 	return []choice{

@@ -117,8 +117,8 @@ func (c *crashes) configuration() []string {
 }
 
 // round runs one command again and again until all its processes end by themselves. It sends signals to each run at a
-// random moment. Runs that start after end get no signals, except the first run of the test, so that even a slow
-// machine tests a kill.
+// random moment. Runs that start after the time end get no signals. The first run of the test always gets signals, so
+// that even a slow machine tests a kill.
 func (c *crashes) round(end time.Time) {
 	flags := c.configuration()
 	whole, ok := c.whole[fmt.Sprint(flags)]
@@ -156,8 +156,8 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 }
 
 // contents returns the contents of the files in an output folder by name, and the number of files that killed runs left
-// behind. An output of format pt is a folder, which contents returns as one file. Each line of this file is the SHA-256
-// and the name of a file in the folder; the manifest has the digest of these lines.
+// behind. An output of format pt is a folder. The map has one text for this folder: each line is the SHA-256 and the
+// name of a file in the folder. The manifest has the digest of this text.
 func (c *crashes) contents(dir string) (list map[string]string, left int) {
 	list = map[string]string{}
 	for _, name := range files(c, dir) {
@@ -183,9 +183,9 @@ func (c *crashes) read(dir, name string) string {
 	return string(content)
 }
 
-// run runs a command in several processes at the same time; tasks is the number of processes. If kill is set, a process
-// gets one or two signals when its log reaches a random line; lines is the number of lines in the log of a run that is
-// not killed. run reports whether any process ended with an exit code other than 0.
+// run runs a command in several processes at the same time; tasks is the number of processes. If kill is set, each
+// process gets one or two signals when its log reaches a random line. The parameter lines is the number of lines in the
+// log of a run that is not killed. run reports whether any process ended with an exit code other than 0.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
 	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)

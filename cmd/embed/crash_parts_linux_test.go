@@ -17,8 +17,8 @@ import (
 const (
 	largeRecords = 1500                // records in the file, all different: equal records are computed once
 	largeBatch   = 256                 // tokens in a batch
-	spanRecords  = 4 * largeBatch / 32 // most records packed together (4 batches), each of at least 32 tokens
-	largePart    = 2 * 5 * spanRecords // value of --part-records: twice the records in memory, at most 5 * spanRecords
+	spanRecords  = 4 * largeBatch / 32 // most records packed together, in 4 batches; a record has at least 32 tokens
+	largePart    = 2 * 5 * spanRecords // value of --part-records: twice 5 * spanRecords, the most records in memory
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL, the
@@ -71,8 +71,9 @@ var (
 	restoredPattern = regexp.MustCompile(` continuing inside a file: .* records=([0-9]+)`)
 )
 
-// round runs one command again and again until a run ends by itself. It sends signals to each run at a random moment.
-// Runs that start after end get no signals, except the first run of the test, so that even a slow machine tests a kill.
+// round runs one command again and again until a run ends by itself. It sends a signal to each run at a random moment.
+// Runs that start after the time end get no signal, except the first run of the test, so that even a slow machine tests
+// a kill.
 func (l *largeFile) round(end time.Time) {
 	format := store.Formats()[l.rng.IntN(len(store.Formats()))]
 	pooling := []string{"mean", "mean,residues"}[l.rng.IntN(2)]
@@ -111,8 +112,8 @@ func (l *largeFile) round(end time.Time) {
 	os.RemoveAll(out)
 }
 
-// compare checks that a run did not compute too many records again. again is the number of these records, and ended is
-// the run before.
+// compare checks that a run did not compute too many records a second time. The argument again is the number of these
+// records, and the argument ended is the result of the run before.
 func (l *largeFile) compare(ended *large, again int) {
 	l.repeated += max(0, again)
 	switch {

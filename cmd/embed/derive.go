@@ -154,7 +154,7 @@ func (c *presetRun) readManifest(ctx context.Context) (err error) {
 }
 
 // translate writes the FASTA files of an input, unless they are complete. Files that were made from another input or
-// with other settings are an error. With --force translate writes the files in any case.
+// with other settings are an error. With --force, translate always writes the files.
 func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	t := c.newTranslation(ctx, d)
 	if err := os.MkdirAll(filepath.Dir(d.paths[0]), 0o777); err != nil {
@@ -174,8 +174,8 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	})
 }
 
-// newTranslation prepares the translation of an input. It sets the fields of d.entry, the manifest entry of the FASTA
-// files, that are known before the translation.
+// newTranslation prepares the translation of an input. In d.entry, the manifest entry of the FASTA files, it sets the
+// fields that are known before the translation.
 func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation {
 	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
 		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
@@ -189,9 +189,9 @@ func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation
 	return t
 }
 
-// once calls produce, which makes the output at path, unless complete reports that the output exists. If several runs
-// call once for the same path at the same time, one run makes the output. The others wait, and then call complete
-// again.
+// once calls the function produce, which makes the output at path. If the function complete reports that the output
+// exists, once does not call produce. If several runs call once for the same path at the same time, one run makes the
+// output. The other runs wait, and then call complete again.
 func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
 	if done, err := complete(); done || err != nil {
 		return err
@@ -285,8 +285,7 @@ func firstFile(paths []string) string {
 	return ""
 }
 
-// record appends the manifest entry of files that a preset makes besides embeddings: the FASTA files of an input, or
-// its merged file.
+// record appends e, the entry of the FASTA files or of the merged file of an input, to the manifest.
 func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	if e.Outputs[0].SHA256 != "" { // without a digest the file is yet to be made
 		e.Finished = time.Now()
@@ -404,7 +403,7 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 }
 
 // mergeAll writes the merged file of each input whose DNA and protein outputs are complete. It lists an input as failed
-// if its outputs cannot be merged, and returns errors that concern the whole run. Without --preset c is nil, and
+// if its outputs cannot be merged, and returns errors that concern the whole run. Without --preset, c is nil, and
 // mergeAll does nothing.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
@@ -447,8 +446,8 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		// The digest is that of the existing file. The manifest may already have the digest of the file that another
-		// run is about to write in its place.
+		// The digest comes from the file, not from the manifest. If another run is about to replace the file, the
+		// manifest may already have the digest of the new file.
 		sum, err := store.HashFile(ctx, from)
 		switch {
 		case ctx.Err() != nil:

@@ -29,8 +29,8 @@ func (w touching) Write(p []byte) (int, error) {
 // TestDeriveChangedInput checks that the translation of an input fails if the input changes during the translation.
 func TestDeriveChangedInput(t *testing.T) {
 	workspace(t)
-	// The chunks together are larger than the write buffer of 64 KiB, so that w is written, and changes the input,
-	// before the translation ends.
+	// The chunks of the record do not fit into the write buffer of 64 KiB. So the translation writes to w before it
+	// ends, and a touching w then changes the input.
 	path := write(t, "a.fna", ">a\n"+strings.Repeat("ATGGCCGCA", 20_000)+"\n")
 	info, err := os.Stat(path)
 	if err != nil {

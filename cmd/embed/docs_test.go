@@ -40,8 +40,9 @@ func page(t *testing.T, path string) string {
 		"[33]", "[3]", "--layers 36", "--layers 3").Replace(text)
 }
 
-// follow runs the commands of a page: the blocks of sh that have no word after the language, or the given word. It also
-// runs the blocks of Python before the first command, and returns the later blocks of Python for the caller to run.
+// follow runs the code blocks of a page. It skips blocks with a word after the language, such as pull in "```sh pull",
+// unless this word is the given word. It runs each line of a block of sh as a command, and runs the blocks of Python
+// that come before the first command. It returns the later blocks of Python for the caller to run.
 func follow(t *testing.T, text, word string) (python []string) {
 	t.Helper()
 	commands := 0
@@ -161,8 +162,8 @@ for (const [id] of (await connection.runAndReadAll(process.argv[2])).getRows()) 
 	})
 }
 
-// TestPages checks that the commands in the documentation work, on the pages about fair-esm's extract.py, VirNucPro,
-// computing clusters, and machines without a network.
+// TestPages checks that the commands work on four pages of the documentation: the pages about fair-esm's extract.py,
+// VirNucPro, computing clusters, and machines without a network.
 func TestPages(t *testing.T) {
 	t.Run("from-extract", func(t *testing.T) {
 		text := page(t, "docs/from-extract.md")

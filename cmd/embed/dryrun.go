@@ -152,8 +152,8 @@ func rounded(d time.Duration) time.Duration {
 
 // knownSpeed returns the speed of one device in tokens per second, as measured by earlier runs, or 0 if it is not
 // known. From the manifest it takes the outputs of this model, in this precision and on this kind of device. The speed
-// is the sum of their tokens, divided by the time in which they were made and by the largest number of devices that
-// shared an output. Time in which several outputs were made counts once.
+// is the number of tokens of these outputs, divided by the time in which the outputs were made and by the largest
+// number of devices that shared an output. Time in which several outputs were made at once counts once.
 func (m *model) knownSpeed() float64 {
 	manifest, err := store.ReadManifest(m.job.Output.Dir)
 	if err != nil {

@@ -143,8 +143,9 @@ func TestRounded(t *testing.T) {
 	}
 }
 
-// TestKnownSpeed checks the speed in tokens per second that knownSpeed computes from the times in a manifest. Time in
-// which two outputs were made counts once. Outputs of another kind of device or in another precision do not count.
+// TestKnownSpeed checks the speed of one device, in tokens per second, that knownSpeed computes from the times in a
+// manifest. Time in which two outputs were made counts once. Outputs of another kind of device or in another precision
+// do not count.
 func TestKnownSpeed(t *testing.T) {
 	workspace(t)
 	manifest, err := store.ReadManifest(".")

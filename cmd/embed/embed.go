@@ -25,8 +25,8 @@ import (
 // maxThreads is the maximum of --threads.
 const maxThreads = 1 << 12
 
-// maxBudget is the maximum number of tokens in a batch, small enough that the sizes of its buffers in bytes do not
-// overflow.
+// maxBudget is the maximum number of tokens in a batch, small enough that the sizes of the batch's buffers in bytes do
+// not overflow.
 const maxBudget = 1 << 24
 
 // runOn runs the program and returns its exit code.
@@ -274,9 +274,9 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err.
-// If the list cannot be written, it joins the reason to err, unless the run has already reported that the folder cannot
-// be written. If no file is complete or failed, the list does not change.
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err,
+// joined with the reason if the list cannot be written. The reason is left out if the run has already reported that the
+// folder cannot be written. If no file is complete or failed, the list does not change.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if errors.Is(err, pool.ErrFolderGone) {
 		c.total = pool.Summary{} // the folder, or outputs in it, are gone, so that no list is written

@@ -96,7 +96,8 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// awaitState waits until holds reports that a process has reached a state. proc is the folder of the process in /proc.
+// awaitState waits until the function holds reports that a process has reached a state. Its argument proc is the folder
+// of the process in /proc.
 func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc string) bool) {
 	t.Helper()
 	proc := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
@@ -142,7 +143,7 @@ func ticks(proc string) (user int) {
 
 // TestSignalWhileItWaits checks that SIGTERM ends a run that waits for a lock, hashes a checkpoint or computes a batch,
 // with the exit code for an interruption. Finished outputs must remain. In the middle of a batch a run cannot end by
-// itself: its process must end after grace, the time that a run has to end after a signal.
+// itself: its process must end after grace, the time that a run may take to end after a signal.
 func TestSignalWhileItWaits(t *testing.T) {
 	if grace+messageTime >= 5*time.Second {
 		t.Errorf("a run may take %v to end", grace+messageTime)
@@ -230,7 +231,7 @@ func sleeps(proc string) bool {
 
 // TestSignalWhileAnInputIsSilent checks that SIGTERM ends a run that waits for standard input or for a pipe without a
 // writer. A run that reads a tokenizer from a silent pipe cannot end by itself: its process must end after grace, the
-// time that a run has to end after a signal.
+// time that a run may take to end after a signal.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	const bySelf = "embed: interrupted; the same command continues"
 	for name, c := range map[string]struct {

@@ -242,7 +242,7 @@ var (
 )
 
 // variableFlag returns the flag that an environment variable names, or nil if there is none. ours reports whether the
-// name of the variable begins with environmentPrefix and is longer than it.
+// name of the variable consists of environmentPrefix and at least one more character.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
@@ -276,7 +276,8 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 }
 
 // unknownVariables lists the environment variables whose names begin with environmentPrefix, but that neither name a
-// flag nor are in otherVariables. If known variables have a similar name, a suggestion follows the name.
+// flag nor are in otherVariables. If a listed name is similar to those of known variables, a suggestion follows the
+// listed name.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
@@ -297,7 +298,7 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 // error: -output is not read as -o with the value utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
-	isValue := false // whether a is the value of the flag before it
+	isValue := false // whether the current argument is the value of the flag before it
 	for i, a := range args {
 		name, isFlag := strings.CutPrefix(a, "-")
 		name, _, joined := strings.Cut(strings.TrimPrefix(name, "-"), "=")
@@ -334,8 +335,8 @@ func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	})
 }
 
-// flagsOfExtract maps flags of fair-esm's extract.py, spelled as plainName returns them, to the flags of embed that do
-// the same under another name.
+// flagsOfExtract maps flags of fair-esm's extract.py to flags of embed that do the same under another name. The keys
+// have hyphens instead of underscores, as plainName returns them.
 var flagsOfExtract = map[string]string{"toks-per-batch": "--esm-batch-size", "nogpu": "--gpus none"}
 
 // unknownFlag returns the usage error for a flag that does not exist. typed is the flag as the user wrote it, with its

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// started is a run that waits for more standard input, and meanwhile reserves the output folder for its settings. end
-// closes standard input; result waits until the run has ended, and returns its result.
+// started is a run that waits for more standard input, and meanwhile reserves the output folder for its settings. The
+// function end closes standard input. The function result waits until the run has ended, and returns its result.
 type started struct {
 	result func() result
 	end    func()
@@ -35,7 +35,7 @@ func waitForFile(t *testing.T, pattern string) {
 }
 
 // start starts a run with the output folder out, and waits until the run has begun its last output. The last input is
-// standard input: 300 records, and then nothing until end is called.
+// standard input: 300 records, and then nothing until the function end is called.
 func start(t *testing.T, args ...string) started {
 	t.Helper()
 	cmd := child(t, nil, append(npyArgs(args...), "-")...)

@@ -36,7 +36,7 @@ type fakeMachine struct {
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" of each GPU that was opened, such as "0 bf16"
-	asked [2]int   // activation columns in float32, and as operands of matrix products, in Budget's last program
+	asked [2]int   // numbers of activation columns in float32 and in operand precision, from the last Budget call
 
 	report func(pci string, s monitor.Sample) // argument of the last call of watchSensors
 }

@@ -30,8 +30,8 @@ func limitChild() {
 	go func() { panic(<-crash) }()
 }
 
-// limit sets a resource limit to the sum of more and the number of bytes in an environment variable. If the variable is
-// not set, limit does nothing.
+// limit sets a resource limit. The limit in bytes is the number in an environment variable, plus the parameter more. If
+// the variable is not set, limit does nothing.
 func limit(variable string, resource int, more uint64) {
 	text := os.Getenv(variable)
 	if text == "" {

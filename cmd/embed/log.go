@@ -38,7 +38,7 @@ func newLog(s *settings, w io.Writer, colored bool) (*slog.Logger, error) {
 type textHandler struct {
 	slog.Handler // a slog.TextHandler that writes only the attributes, to buf
 
-	mu  *sync.Mutex // guards buf and w, which WithAttrs and WithGroup share with the new handlers
+	mu  *sync.Mutex // guards buf and w, which the handlers returned by WithAttrs and WithGroup share
 	buf *bytes.Buffer
 	w   io.Writer
 

@@ -19,8 +19,8 @@ import (
 // together are less than the five seconds that the documentation promises.
 var grace = 4500 * time.Millisecond
 
-// messageTime is the longest time that endProcess waits for the write of the last lines to standard error and of
-// report.json to the disk.
+// messageTime is the longest time that endProcess waits until the last lines are on standard error and report.json is
+// on the disk.
 const messageTime = 200 * time.Millisecond
 
 // reportEnd points to a function that prints or logs the error of a run and writes report.json. If an interrupted run

@@ -26,8 +26,8 @@ type familyFlags struct {
 // flag returns the full name of one of the family's flags: flag("model") of ESM-2 is "esm-model".
 func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
 
-// family returns the family of models for an alphabet: the one whose model flag, such as --esm-model, is set or, if no
-// such flag is set, the first one. Two set flags for one alphabet are a usage error.
+// family returns a family of models for an alphabet. It is the family whose model flag, such as --esm-model, is set. If
+// no such flag is set, it is the first family for the alphabet. Two set flags for one alphabet are a usage error.
 func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	var named, first *familyFlags
 	for i := range s.families {
@@ -143,8 +143,8 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// checkWindows returns a usage error if, with --long window, windows have no letters or --overlap is more than half of
-// a window.
+// checkWindows checks the length and the overlap of windows for --long window. It returns a usage error if the length
+// is 0, or if --overlap is more than half of the length.
 func (m *model) checkWindows(s *settings) error {
 	switch length := m.maxLength(s); {
 	case s.long != string(pool.LongWindow):

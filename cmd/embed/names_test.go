@@ -10,7 +10,7 @@ import (
 )
 
 // TestFoldersAndGlobs checks the names of outputs for folders and globs. Outputs must keep the tree of a folder, and
-// the default output folder must be embeddings.
+// the default output folder must have the name "embeddings".
 func TestFoldersAndGlobs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")

@@ -29,12 +29,12 @@ type observations struct {
 	failures []pool.Failure           // of the first listedRows files that have failed
 	cut      []cutRecord              // truncated records of finished files, at most listedRows
 	skipped  []skippedRecord          // skipped records that reports of finished files name, at most listedRows
-	letters  int64                    // number of letters in all finished files
+	letters  int64                    // number of embedded letters in all finished files
 	unknown  int64                    // number of letters that became the unknown token
 	repeated int64                    // number of records equal to an earlier one of their file
 }
 
-// observedModel has the observations of the files of one model that have finished.
+// observedModel has the observations of the finished files of one model.
 type observedModel struct {
 	*model
 	column  int // index of the output column on the map; -1 if there is no map
@@ -45,8 +45,8 @@ type observedModel struct {
 	samples []*observedFile // files with rows on the map
 }
 
-// observedFile has the observations of a file. Only one goroutine at a time, which writes the file's output, adds to
-// it.
+// observedFile has the observations of a file. At any time only one goroutine adds observations: the goroutine that
+// writes the file's output.
 type observedFile struct {
 	of      *observedModel
 	path    string
@@ -81,7 +81,7 @@ func newObservations(on bool) *observations {
 	return &observations{on: on, files: map[string]*observedFile{}}
 }
 
-// observe adds a model and its files, so that the files can be observed.
+// observe adds a model and its files before the files are embedded. RecordWritten ignores files that were not added.
 func (o *observations) observe(m *model) {
 	if !o.on {
 		return
@@ -99,8 +99,9 @@ func (o *observations) observe(m *model) {
 // a model add up to mapRows. If there are more than mapRows files, each quota is 0 or 1.
 func quotaOf(index, files int) int { return (index+1)*mapRows/files - index*mapRows/files }
 
-// mapColumn returns the index of the column that the map of embeddings shows: of the columns whose pooling has one row
-// for a whole record or window, the first one of the last layer. It returns -1 if there is no such column.
+// mapColumn returns the index of the column that the map of embeddings shows. It is the first column of the last layer,
+// among the columns whose pooling has one row for a whole record or window. If there is no such column, mapColumn
+// returns -1.
 func mapColumn(columns []store.Column) int {
 	best := -1
 	for i, c := range columns {

@@ -38,7 +38,7 @@ func shortID(id string) string {
 
 // checkPage returns a usage error if --report is given with --dry-run, or does not name a file that can become the
 // page. The name must end in .html or .htm: if the user forgets the name, the argument after --report is an input,
-// which the page would replace. The folder of the page must exist, unless it is that of --out, which the run makes.
+// which the page would replace. The folder of the page must exist, unless it is the output folder, which the run makes.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
 		return nil
@@ -218,7 +218,8 @@ func figures(o *observations, r report) []htmlreport.Fact {
 	return list
 }
 
-// percent returns a part of a whole as a percentage, with one decimal from 1% on and three decimals below 1%.
+// percent returns a part of a whole as a percentage. It has one decimal from 1% on and three decimals below 1%, except
+// for 0% and <0.001%.
 func percent(part, whole int64) string {
 	v := 100 * float64(part) / float64(max(whole, 1))
 	switch {

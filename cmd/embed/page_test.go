@@ -28,9 +28,9 @@ func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	return page
 }
 
-// TestPage checks the page of --report for a run of both models with names that contain HTML, a failed file and
-// truncated records. A rerun with nothing to do must leave the page as it is, and a rerun with one more file must
-// replace it by a page about that file.
+// TestPage checks the page of --report for a run of both models. The run has a failed file, truncated records, and
+// names that contain HTML. A rerun with nothing to do must leave the page as it is. A rerun with one more file must
+// replace the page by one about that file.
 func TestPage(t *testing.T) {
 	workspace(t)
 	var long strings.Builder

@@ -7,7 +7,7 @@ import (
 	"seqembed/transformer"
 )
 
-// formerTokens is a second name of the pooling "tokens" that --pool accepts.
+// formerTokens is another name for the pooling "tokens". The flag --pool accepts both names.
 const formerTokens = "none"
 
 // parsePoolings sets s.poolings from the value of --pool. It returns a usage error for an unknown pooling, for a

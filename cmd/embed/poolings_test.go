@@ -123,9 +123,9 @@ func TestFloat16Output(t *testing.T) {
 	}
 }
 
-// TestEqualSequencesAreComputedOnce checks records whose sequences are equal after the removal of gaps, truncation and
-// upper-casing. Each row must have the values of its sequence alone. The summary and the manifest must count the
-// repeated records.
+// TestEqualSequencesAreComputedOnce checks records whose sequences are equal after gaps are removed, letters are
+// upper-cased and long sequences are truncated. Each row must have the values of its sequence alone. The summary and
+// the manifest must count the repeated records.
 func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKVLWAALLVTFLAG\n>b\nMAMAMAMA\n>c\nmkvlwa--allvtf\n>d\nMKVLWAALLVTFCCC\n>e\nMKV\n>f\nMAMAMAMA\n")

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cpu"
 )
 
-// portableCPU is a fake CPU backend. If portable is set, it says that only its portable kernels compute, which are
-// written in Go without assembly.
+// portableCPU is a fake CPU backend. If portable is set, it reports that it computes only with portable kernels, which
+// are written in Go without assembly.
 type portableCPU struct {
 	kernels.Backend
 	portable bool

@@ -15,7 +15,7 @@ import (
 type preset struct {
 	name      string
 	program   string            // name of the program in messages
-	models    map[string]string // short name of the model that the program can use, by flag: dnabert-model, esm-model
+	models    map[string]string // short names of the models that the program can use, by flag, such as esm-model
 	chunks    []int             // lengths of chunks in letters that the program supports, the default last
 	maxLength int               // longer sequences are truncated to this number of letters
 }

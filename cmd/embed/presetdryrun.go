@@ -19,7 +19,7 @@ type presetSurvey struct {
 	tokens   []int64    // number of tokens for each model
 	files    [3]counter // sizes of the FASTA files in bytes
 	letters  int64      // number of letters in the DNA of all frames
-	complete bool       // whether an earlier run with the same settings has made the merged file
+	complete bool       // whether the merged file exists, made from the same input with the same --expected-length
 }
 
 // counter counts the bytes that are written to it.
@@ -104,13 +104,14 @@ func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor)
 	return models, nil
 }
 
-// unread reports whether the input can be read only once, such as a pipe. A dry run does not read it.
+// unread reports whether the input is one that can be read only once, such as a pipe. A dry run does not read such an
+// input.
 func (s *presetSurvey) unread() bool { return s.entry.Input.Modified.IsZero() }
 
 // surveyInput translates an input and counts the tokens of its frames. It counts all letters of a frame, because the
 // preset truncates only sequences that are longer than its chunks.
 func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model) (*presetSurvey, error) {
-	_, mixture := c.compare(c.newTranslation(ctx, d)) // an error, for example if the files are of another input
+	_, mixture := c.compare(c.newTranslation(ctx, d)) // an error, for example if the FASTA files are of another input
 	s := &presetSurvey{translation: c.newTranslation(ctx, d), tokens: make([]int64, len(models))}
 	if s.unread() || mixture != nil {
 		return s, mixture

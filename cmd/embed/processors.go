@@ -117,9 +117,9 @@ func (c *command) openProcessors() ([]*processor, error) {
 	return list, nil
 }
 
-// oneKind returns the processors whose backend has the most frequent name. If several names are equally frequent, the
-// first of them counts. oneKind logs and closes the other processors, because the results of a run must not depend on
-// the processor that computed them.
+// oneKind returns the processors whose backend has the most frequent name. If several names are equally frequent, it
+// takes the first of these names. It logs and closes the other processors, because the results of a run must not depend
+// on the processor that computed them.
 func (c *command) oneKind(list []*processor) (kept []*processor) {
 	count := map[string]int{}
 	for _, p := range list {

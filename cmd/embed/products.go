@@ -46,8 +46,8 @@ func (p *processor) logProducts(log *slog.Logger) {
 	}
 }
 
-// logWithoutCublas logs once, if a GPU multiplies without cuBLAS, the reason and how much slower that is. All GPUs of a
-// machine have the same reason. The line is a warning unless the user has turned cuBLAS off.
+// logWithoutCublas logs one line if a GPU multiplies without cuBLAS. The line gives the reason, which is the same for
+// all GPUs of a machine, and how much slower the GPU is. It is a warning unless the user has turned cuBLAS off.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })

@@ -36,7 +36,7 @@ Flags: those of embed about models and about compute (embed --help). Of several 
 // profiling limits the measurements of embed profile. Tests replace it.
 var profiling = struct {
 	least, most   int           // smallest and largest number of tokens in a batch
-	time, longest time.Duration // least time of a measurement; sweep ends if one takes more than longest
+	time, longest time.Duration // least time of a measurement, and the time of a measurement after which sweep ends
 }{1024, 65536, 3 * time.Second, 30 * time.Second}
 
 // goodRate is a share of the best rate. embed profile recommends the smallest batch that reaches it, because a larger
@@ -107,7 +107,7 @@ func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error
 	return checkpoint.Config.Family.Alphabet, nil
 }
 
-// measurement is the speed for one number of tokens in a batch.
+// measurement is the speed of a device at one batch size in tokens.
 type measurement struct {
 	tokens int
 	monitor.Device

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestProfile checks that embed profile stores a number of tokens in a batch for a model, a kind of device and a
+// TestProfile checks that embed profile stores the recommended batch size in tokens for a model, a kind of device and a
 // --dtype. Later runs must take this number, unless a flag gives another number or the memory is too small. A damaged
 // file of results must not keep a run from working.
 func TestProfile(t *testing.T) {

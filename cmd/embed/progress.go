@@ -37,7 +37,7 @@ type progress struct {
 
 	mu     sync.Mutex
 	closed bool
-	ends   []func()          // close calls them, the last one first
+	ends   []func()          // functions that the method close calls, the last one first
 	pci    map[string]string // addresses of GPUs on the PCI bus, by the name of the device
 	config transformer.Config
 	flops  float64       // FLOPs of all batches of the present model
@@ -95,8 +95,8 @@ func (p *progress) plan(on machine, models []*model, processors []*processor) {
 	p.show(func() (stop func()) { return on.watchSensors(slices.Compact(addresses), p.Sample) })
 }
 
-// show begins to show the progress, as a dashboard or in log lines. It also calls watch, which begins to read sensors
-// and returns stop. close calls stop.
+// show begins to show the progress, as a dashboard or in log lines. It also calls the function watch, which begins to
+// read sensors. The method close calls the function stop, which watch returns.
 func (p *progress) show(watch func() (stop func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +205,7 @@ func (p *progress) FileStarted(path, device string) {
 	p.log.Debug("file started", "input", path, "device", device)
 }
 
-// FileContinued logs how many records of a file an earlier run has computed.
+// FileContinued logs that an earlier run has computed the first records of a file, and their number.
 func (p *progress) FileContinued(path string, records int64) {
 	p.continued.Store(true)
 	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
@@ -229,8 +229,8 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
 
-// LongRecord logs a long record and the time that it will take. The time follows from the rate of the present model so
-// far or, before its first batch, from a short trial batch (see pool.LongRecord).
+// LongRecord logs a long record and the time that it will take. The time is estimated from the batches of the present
+// model so far. Before the first batch, it is estimated from a short trial batch (see pool.LongRecord).
 func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
 	flops, took := p.flops, p.busy

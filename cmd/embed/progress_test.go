@@ -121,8 +121,8 @@ func TestInterruptionRemovesTheDashboard(t *testing.T) {
 	}
 }
 
-// TestProgressLines checks the log lines about the progress that take the place of a dashboard. If the size of an input
-// is unknown, they must have neither a percentage nor a remaining time.
+// TestProgressLines checks the log lines that report the progress if there is no dashboard. If the size of an input is
+// unknown, the lines must have neither a percentage nor a remaining time.
 func TestProgressLines(t *testing.T) {
 	var out shared
 	for sizes, want := range map[int64]string{0: "model=model files=0/1 sequences=3", 1000: "percent=50 left="} {
@@ -137,8 +137,8 @@ func TestProgressLines(t *testing.T) {
 	}
 }
 
-// TestLongRecordSaysWhatItCosts checks that the log line for a long record contains the expected time. The time follows
-// from a short trial batch (see pool.LongRecord) or, once there are batches, from their rate.
+// TestLongRecordSaysWhatItCosts checks that the log line for a long record contains the expected time. The time is
+// computed from the rate of a short trial batch or, once the run has computed batches, from the rate of these batches.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false, 1000)

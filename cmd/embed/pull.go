@@ -98,8 +98,8 @@ func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpo
 	return checkpoint, nil
 }
 
-// pullMissing downloads a missing model. If the network is forbidden, it returns err with the flags that may forbid the
-// network, and with the command that downloads the model on another machine.
+// pullMissing downloads a missing model. If the network is forbidden, pullMissing returns err with the flags that may
+// forbid the network, and with the command that downloads the model on another machine.
 func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, err error, flags string) error {
 	if c.offline || c.dryRun || hub.Offline() {
 		return fmt.Errorf("%w; %s or HF_HUB_OFFLINE forbids the network: %s", err, flags, elsewhere(missing.ID, missing.Revision))

@@ -20,11 +20,12 @@ func (s *settings) reading() seqio.Options {
 	return o
 }
 
-// longestRecord returns the maximum number of letters of a record if the given number of bytes of memory is available;
-// by names what bounds the memory. A record takes up to 8 bytes a letter before it is embedded (see seqio.Limit), so a
-// letter for every 12 bytes takes at most two thirds of the memory. The maximum is at least 2²⁰ letters, which take up
-// to 8 MiB: with less memory no model can be loaded, and the error for the model is clearer. If the maximum would
-// exceed seqio.MaxLetters, the zero Limit is returned, which means seqio.MaxLetters.
+// longestRecord returns the maximum number of letters of a record, given the number of bytes of memory that are
+// available. The text by names this memory, for example "the free memory of the machine". A record takes up to 8 bytes
+// a letter before it is embedded. So a record with one letter for every 12 bytes takes at most two thirds of the
+// memory. The maximum is at least 2²⁰ letters, which take up to 8 MiB: with less memory no model can be loaded, and the
+// error for the model is clearer. If the maximum would exceed seqio.MaxLetters, longestRecord returns the zero Limit,
+// which means seqio.MaxLetters.
 func longestRecord(bytes int64, by string) seqio.Limit {
 	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
 		return seqio.Limit{Letters: int(letters), By: by}

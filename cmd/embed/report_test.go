@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestReport checks report.json after a run on two GPUs in which one input fails, and the event with the same fields
-// that ends a JSON log. A rerun with nothing to do must leave report.json as it is.
+// TestReport checks report.json after a run on two GPUs in which one input fails. The last event of the JSON log must
+// have a report with the same fields. A rerun with nothing to do must leave report.json as it is.
 func TestReport(t *testing.T) {
 	args := manyFiles(t)
 	write(t, "in/bad.faa", ">x\nMK1\n")

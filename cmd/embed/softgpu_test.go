@@ -86,7 +86,7 @@ func outputs(t *testing.T, folder string) map[string]string {
 	return all
 }
 
-// sameOutputs fails the test unless two folders, as read by outputs, have the same files with the same bytes.
+// sameOutputs fails the test unless two results of the function outputs have the same files with the same bytes.
 func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	t.Helper()
 	if len(want) != len(got) {
@@ -145,8 +145,9 @@ func TestOldGPU(t *testing.T) {
 	}
 }
 
-// TestFaultsOfDevices makes calls of the GPU driver fail. All outputs that are written must have the right bytes, the
-// exit code must say whether outputs are missing, and the same command must then complete the run without faults.
+// TestFaultsOfDevices makes calls of the GPU driver fail. All outputs that are written must have the right bytes, and
+// the exit code must say whether outputs are missing. If the run has failed, the same command must succeed when no
+// calls fail.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -221,8 +222,9 @@ func TestGPUThatHangs(t *testing.T) {
 	sameOutputs(t, "again", want, outputs(t, "one"))
 }
 
-// TestDriverWithoutFunction checks a driver that lacks a function that the program needs. It must be an error if --gpus
-// names a GPU. Without --gpus the CPU must compute, and the log must name the function.
+// TestDriverWithoutFunction checks runs with a driver that lacks a function that the program needs. A run with --gpus 0
+// must fail with an error that names the function. A run without --gpus must compute on the CPU, and the log must name
+// the function.
 func TestDriverWithoutFunction(t *testing.T) {
 	onSoftwareGPU(t)
 	committed, err := softgpu.Committed()
@@ -245,8 +247,8 @@ func TestDriverWithoutFunction(t *testing.T) {
 	}
 }
 
-// TestSignalWhileAKernelHangs checks that an interruption ends a run during a kernel that never ends, both at its
-// launch and while the run waits for it.
+// TestSignalWhileAKernelHangs checks that a signal ends a run in which a kernel never ends, whether the run hangs in
+// the launch of the kernel or in a later call that waits for the kernel.
 func TestSignalWhileAKernelHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
 	workspace(t)

@@ -23,8 +23,9 @@ const (
 	minPart        = 3 // minimum number of letters of a word that is looked for at the beginning and end of names
 )
 
-// similar returns at most maxSuggestions known names at the least distance from a word. If all are too distant, it
-// returns names that begin or end with the word, or with which the word begins.
+// similar returns at most maxSuggestions known names at the least distance from a word. If all are too distant and the
+// word has at least minPart letters, it returns names that begin or end with the word, and names with which the word
+// begins.
 func similar(word string, known []string) (list []string) {
 	word = plainName(word)
 	least := max(1, len(word)/4) // names at a greater distance are not similar

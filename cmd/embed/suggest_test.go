@@ -106,7 +106,7 @@ func TestVariableFlag(t *testing.T) {
 	})
 }
 
-// TestSubcommands checks that help and version print what --help and --version do, that the help lists every
+// TestSubcommands checks that help and version print the same as --help and --version, that the help lists every
 // subcommand, and that -h after a subcommand prints the subcommand's usage.
 func TestSubcommands(t *testing.T) {
 	page := embed(t, "--help").stdout

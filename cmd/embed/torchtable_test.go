@@ -96,8 +96,8 @@ func TestInspectRecordOfPt(t *testing.T) {
 	embed(t, "convert", "p.faa", "x.pt").wantCode(exitUsage).wantProblem("x.pt", "extension")
 }
 
-// TestInspectVirNucPro checks that embed inspect reads the three .pt files of --preset virnucpro, and prints the same
-// counts of each after its conversion to h5.
+// TestInspectVirNucPro checks that embed inspect reads the three .pt files of --preset virnucpro. After the conversion
+// of a file to h5, embed inspect must print the same counts.
 func TestInspectVirNucPro(t *testing.T) {
 	workspace(t)
 	write(t, "n.fna", contigs)

@@ -50,7 +50,7 @@ type publishedSet struct {
 	Model            string `json:"model"` // short name
 	Source           string `json:"source"`
 	Precision        string `json:"precision"`         // of the computation: float32 or bfloat16
-	CheckpointSHA256 string `json:"checkpoint_sha256"` // see weights.Checkpoint.SHA256; "" if not known
+	CheckpointSHA256 string `json:"checkpoint_sha256"` // as weights.Checkpoint.SHA256 returns it; "" if not known
 	Records          []struct {
 		ID       string       `json:"id"`
 		Sequence string       `json:"sequence"`
@@ -73,11 +73,12 @@ func (f *base64Floats) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ownTolerance and publishedTolerance are tolerances of the relative L2 error, by type: of this program's embeddings,
-// and of published ones. Two computations may differ by the sum of their tolerances. ownTolerance has, for each type,
-// the largest bound that docs/numerics.md gives for pooled embeddings of a synthetic model, rounded up. Synthetic
-// models amplify rounding more than trained models. publishedTolerance of float32 allows for another order of summation
-// and for kernels of other devices.
+// ownTolerance has the tolerances of the relative L2 error of this program's embeddings, by type. publishedTolerance
+// has those of published embeddings. An embedding of this program may differ from a published one by the sum of both
+// tolerances. ownTolerance has, for each type, the largest bound that docs/numerics.md gives for pooled embeddings of a
+// synthetic model, rounded up. Computation in fp32 with bf16 weights has the bound of bf16. Synthetic models amplify
+// rounding more than trained models. publishedTolerance of float32 allows for another order of summation and for
+// kernels of other devices.
 var (
 	ownTolerance       = map[string]float64{"fp32": 1e-5, "fp16": 1.2e-2, "bf16": 5.6e-2, "fp32, bf16 weights": 5.6e-2}
 	publishedTolerance = map[string]float64{"float32": 1e-4, "bfloat16": 5.6e-2}
@@ -184,7 +185,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 }
 
 // run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
-// table. An error of a device that computes ends only its comparison in the present precision.
+// table. If a device fails in one precision, run continues with the next device or precision.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {

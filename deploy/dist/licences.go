@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// licences returns the licences and notices of all modules in a program, and those of Go, because every program
-// contains parts of Go's standard library.
+// licences returns the licences and notices of all third-party modules in a program, and those of Go, because every
+// program contains parts of Go's standard library.
 func licences(program string) ([]byte, error) {
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {

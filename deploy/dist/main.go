@@ -110,8 +110,8 @@ func run(out string) error {
 // sumsName is the name of the file with the digests of all other files.
 const sumsName = "SHA256SUMS"
 
-// emptyFolder makes an empty folder. It replaces a folder with an earlier release, and refuses a folder with other
-// content.
+// emptyFolder makes a folder that contains only an empty SHA256SUMS. It replaces a folder with an earlier release, and
+// refuses a folder with other content.
 func emptyFolder(out string) error {
 	list, err := os.ReadDir(out)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -42,8 +42,8 @@ const (
 	superblockSize = 96
 	// undefined is the address of an object that does not exist.
 	undefined = ^uint64(0)
-	// stringRef is the size in bytes of a reference to a string: length, address of a collection of the global heap, index
-	// in the collection.
+	// stringRef is the size in bytes of a reference to a string. A reference has the length of the string, the address
+	// of a collection of the global heap, and the index of the string in the collection.
 	stringRef = 16
 	// messageHeader is the size in bytes of the header of a message, headerPrefix that of an object header without its
 	// messages (IV.A.1.a).

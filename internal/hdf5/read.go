@@ -61,7 +61,7 @@ func Open(f io.ReaderAt, size int64) (*Reader, error) {
 	return r, nil
 }
 
-// bytes returns the n bytes of the file from offset at on.
+// bytes returns n bytes of the file, which begin at the offset at.
 func (r *Reader) bytes(at, n uint64) ([]byte, error) {
 	if n > uint64(r.size) || at > uint64(r.size)-n {
 		return nil, fmt.Errorf("%d bytes at %d of %d: %w", n, at, r.size, ErrDamaged)
@@ -74,7 +74,8 @@ func (r *Reader) bytes(at, n uint64) ([]byte, error) {
 	return b, err
 }
 
-// block returns the n bytes of the file from offset at on. It returns an error unless they begin with the text magic.
+// block returns n bytes of the file, which begin at the offset at. It returns an error unless the bytes begin with the
+// text magic.
 func (r *Reader) block(at, n uint64, magic string) ([]byte, error) {
 	b, err := r.bytes(at, n)
 	if err == nil && !bytes.HasPrefix(b, []byte(magic)) {
@@ -232,7 +233,7 @@ func (r *Reader) attributes(o *Object, messages [][]byte) error {
 	return nil
 }
 
-// String returns the text to which ref refers, an element of an array of strings.
+// String returns the text of a string. ref is the reference to the string, such as an element of an array of strings.
 func (r *Reader) String(ref []byte) (string, error) {
 	n, at := binary.LittleEndian.Uint32(ref), binary.LittleEndian.Uint64(ref[4:])
 	if n == 0 {
@@ -298,7 +299,8 @@ type linkReader struct {
 	left  int64 // number of bytes of nodes that may still be read, so that reading a damaged tree ends
 }
 
-// take returns the n bytes of a node from offset at on. It returns an error unless they begin with the text magic.
+// take returns n bytes of a node, which begin at the offset at in the file. It returns an error unless the bytes begin
+// with the text magic.
 func (l *linkReader) take(at, n uint64, magic string) ([]byte, error) {
 	if l.left -= int64(n); l.left < 0 {
 		return nil, fmt.Errorf("a group with more nodes than the file has bytes: %w", ErrDamaged)

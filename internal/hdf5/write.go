@@ -27,8 +27,8 @@ type Writer struct {
 	file File
 	at   int64
 	err  error
-	// heap is the collection of the global heap that takes the next strings. Its place in the file is reserved, at offset
-	// heapAt. It is written there when it is full or the Writer is closed.
+	// heap is the collection of the global heap that takes the next strings. A place for it is reserved in the file, at
+	// offset heapAt. The Writer writes heap there when heap is full or the Writer is closed.
 	heap    []byte
 	heapAt  int64
 	strings uint16 // number of strings in heap
@@ -44,9 +44,9 @@ func NewWriter(f File) (*Writer, error) {
 }
 
 // Minimum and maximum sizes in bytes of a collection of the global heap, which holds strings. The HDF5 library accepts
-// no smaller collection. The first collection of a file has the minimum size, so that a small file stays small. Each
-// further collection has twice the size of the previous one, up to the maximum. A string that is too long for the next
-// collection gets a larger one.
+// no collection below the minimum. The first collection of a file has the minimum size, so that a small file stays
+// small. Each further collection has twice the size of the previous one, up to the maximum. A string that is too long
+// for the next collection gets a larger one.
 const minCollection, maxCollection = 4 << 10, 64 << 10
 
 func (w *Writer) write(p []byte) {

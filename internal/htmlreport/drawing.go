@@ -100,7 +100,7 @@ func roundStep(step float64) float64 {
 	return 10 * power
 }
 
-// short formats a value of an axis whose ticks are step apart: 1500000 as 1.5M, 20000 as 20k.
+// short formats a value of an axis whose ticks are step apart, for example 1500000 as 1.5M and 20000 as 20k.
 func short(v, step float64) string {
 	suffix := ""
 	switch a := math.Abs(v); {

@@ -60,7 +60,7 @@ type Histogram struct {
 	Lengths      Lengths
 	Limit        int    // a length that is drawn as a line; 0 means no line
 	Plain, Mark  string // names of the unmarked and of the marked lengths in the legend
-	Unit, XLabel string // unit of the counts, such as records; label of the lengths
+	Unit, XLabel string // unit of the counts, such as records, and label of the axis of lengths
 }
 
 // bar is a bar of a histogram. It counts the lengths that are at least from and less than to.

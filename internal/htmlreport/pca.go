@@ -15,8 +15,8 @@ const blockSize = 8
 const maxIterations = 60
 
 // Project projects rows of equal length on their first two principal components. shares are the fractions of the total
-// variance along the two components. The sign of a component makes its coordinate of the largest absolute value
-// positive.
+// variance along the two components. The sign of a component is chosen such that its element with the largest absolute
+// value is positive.
 //
 // Project uses the block power method (subspace iteration) with the Rayleigh-Ritz step, see Golub and Van Loan, Matrix
 // Computations, section 8.2. It never computes the covariance: each iteration costs two products of the rows with a few
@@ -112,7 +112,8 @@ func (c *centered) axes() [][]float64 {
 	return wanted
 }
 
-// scatter returns the products of the scatter matrix, the sum of the outer products of the rows, with vectors.
+// scatter returns the product of the scatter matrix with each vector. The scatter matrix is the sum of the outer
+// products of each centered row with itself.
 func (c *centered) scatter(vectors [][]float64) [][]float64 {
 	sums := make([][]float64, len(vectors))
 	for i := range sums {

@@ -131,8 +131,9 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// TestRates checks the rates of more intervals than a chart shows. Joined intervals must have the rate of their added
-// amounts, and a shorter last interval the rate over its own length.
+// TestRates checks the rates of more intervals than a chart shows. The rate of joined intervals must be the sum of
+// their amounts divided by the sum of their lengths. The rate of a shorter last interval must be its amount divided by
+// its own length.
 func TestRates(t *testing.T) {
 	a := Areas{Width: time.Second, Time: 199*time.Second + 500*time.Millisecond, Names: []string{"a"}, Amounts: [][]float64{make([]float64, 200)}}
 	for i := range a.Amounts[0] {
@@ -251,7 +252,8 @@ func TestProjectDegenerate(t *testing.T) {
 	}
 }
 
-// BenchmarkProject projects 2,000 rows, the most that a report shows of a model, of 1,280 values, as ESM-2 650M has.
+// BenchmarkProject projects 2,000 rows of 1,280 values. A report shows at most 2,000 embeddings of a model, and an
+// embedding of the model ESM-2 650M has 1,280 values.
 func BenchmarkProject(b *testing.B) {
 	random := rand.New(rand.NewPCG(3, 4))
 	rows := make([][]float32, 2000)

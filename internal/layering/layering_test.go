@@ -12,8 +12,8 @@ import (
 )
 
 // allowed maps a package of this module (the key) to the packages of this module that it may import. A key also stands
-// for the packages in folders below it, and a listed package for those in folders below it. Backends are an exception:
-// each must be listed by name. A package without an entry may import no package of this module.
+// for the packages in folders below it, and so does a listed package. Backends are an exception: each must be listed by
+// name. A package without an entry may import no package of this module.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels", "kernels/ref"},

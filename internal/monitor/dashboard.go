@@ -11,8 +11,8 @@ import (
 	"seqembed/internal/digits"
 )
 
-// Lines returns the dashboard for a terminal of the given width: the run, its models, the devices of the present model,
-// and the stages. If the width does not suffice, the least important fields are left out.
+// Lines returns the dashboard for a terminal of the given width. It shows the run, its models, and the devices and the
+// stages of the present model. If the width does not suffice, the least important fields are left out.
 func (s Snapshot) Lines(width int) []string {
 	lines := []string{s.runLine(width)}
 	lines = append(lines, table(width, s.modelColumns())...)
@@ -103,8 +103,8 @@ func (m Model) stageLine(width int) string {
 	return fit(width, parts)
 }
 
-// Table returns the lines of a table for the end of a run: the devices that have computed anything, for each model. If
-// no device has, it returns nil.
+// Table returns the lines of a table that is shown at the end of a run. For each model, the table has a row for each
+// device that has computed anything. Table returns nil if there is no such device.
 func (s Snapshot) Table() []string {
 	c := newColumns("model", "device", "sequences", "tokens", "tokens/s", "computing", "waiting", "full", "GPU", "memory", "power")
 	for _, m := range s.Models {

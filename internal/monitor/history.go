@@ -69,7 +69,7 @@ func (h *history) double() {
 // interval begins when the first device is ready.
 type Throughput struct {
 	Width   time.Duration // width of an interval
-	Time    time.Duration // time from the beginning of the first interval until the model ended, or else until now
+	Time    time.Duration // time from the beginning of the first interval until the model ended, or until now
 	Devices []string
 	Tokens  [][]float64 // by device and interval; all devices have the same number of intervals
 }

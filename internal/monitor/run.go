@@ -42,7 +42,8 @@ type model struct {
 	ended            time.Time
 }
 
-// fraction is a quotient of two sums: of parts and wholes for a percentage, or of values and their number for a mean.
+// fraction is a quotient of two sums. A percentage is the sum of parts divided by the sum of wholes, and a mean is the
+// sum of values divided by their number.
 type fraction struct{ part, whole float64 }
 
 // percent returns part as a percentage of whole.
@@ -62,8 +63,8 @@ type device struct {
 	inside      func() float64
 	sample      Sample
 	sampled     time.Time
-	utilization fraction // sum in percent and number of the samples while the device computed
-	power       fraction // sum in watts and number of the samples while the device computed
+	utilization fraction // sum, in percent, and number of the samples that were taken while the device computed
+	power       fraction // sum, in watts, and number of the samples that were taken while the device computed
 	peakMemory  Value
 	peakHeat    Value
 }
@@ -84,7 +85,7 @@ const (
 	Computing State = "computing"
 	Lost      State = "lost" // a device that has failed
 	Done      State = "done"
-	Stopped   State = "stopped" // a model that was interrupted, or has no device left
+	Stopped   State = "stopped" // a model that ended before all its inputs were done, or a device of such a model
 )
 
 // Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.

@@ -75,7 +75,7 @@ func watchSensors(addresses []string, load func() (finder, error), every time.Du
 	return func() { close(stopped) }
 }
 
-// sampleUntil calls sample at once and then once in each period of length every, until stopped is closed.
+// sampleUntil calls sample, and calls it again after each period of the given length, until stopped is closed.
 func sampleUntil(stopped <-chan struct{}, every time.Duration, sample func()) {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()

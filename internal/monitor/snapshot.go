@@ -22,7 +22,7 @@ type Model struct {
 	Files           int      `json:"files"`
 	FilesDone       int      `json:"files_done"` // files that have finished, have failed or were complete before
 	FilesFailed     int      `json:"files_failed"`
-	Percent         Value    `json:"percent"` // share of the bytes of its inputs on disk that is done
+	Percent         Value    `json:"percent"` // done part of the bytes of all input files
 	Sequences       int64    `json:"sequences"`
 	Tokens          int64    `json:"tokens"`
 	Seconds         Value    `json:"seconds"` // time from the first ready device until now or the end

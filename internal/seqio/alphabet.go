@@ -40,8 +40,8 @@ const (
 	BecauseExtension = "extension"
 )
 
-// The alphabet is decided from the first records of an input, until their number, or the number of their letters other
-// than X, reaches one of these limits. So detection takes bounded time and memory.
+// detectRecords and detectLetters limit the records from which the alphabet is detected. Detection ends after this
+// number of records, or after records with this number of letters other than X. So it takes bounded time and memory.
 const (
 	detectRecords = 100
 	detectLetters = 4 << 20
@@ -59,8 +59,9 @@ var extensionAlphabet = map[string]Alphabet{
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
 }
 
-// Classes of bytes, by the alphabet for which a byte is evidence. Bytes that are not letters, such as gaps, stops and
-// digits, are no evidence. So an alignment of DNA, which has gaps, counts as DNA.
+// Classes of bytes. A composition counts the bytes of each class, and its method judge tells the alphabet from the
+// counts. Bytes that are not letters, such as gaps, stops and digits, are no evidence for an alphabet. So an alignment
+// of DNA, which has gaps, counts as DNA.
 const (
 	classA = iota
 	classC
@@ -103,8 +104,8 @@ func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] +
 // letters returns the number of letters that are evidence for an alphabet, which is all letters except X.
 func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
-// different returns how many of the bases A, C, G and T occur. mixed reports whether each base makes up at most three
-// quarters of these bases.
+// different returns the number n of bases among A, C, G and T that occur; U counts as T. mixed reports whether no base
+// makes up more than three quarters of these letters.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
 	for _, count := range c[:classN] {
@@ -116,9 +117,9 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// sureDNA and sureProtein are the smallest numbers of letters with which judge can be sure of DNA and of protein. Of
-// 200,000 stretches of 20 residues of real proteins judge takes two for DNA, and of stretches of 30 residues none. Of
-// 500,000 stretches of 8 real bases it takes none for protein.
+// sureDNA and sureProtein are the smallest numbers of letters with which judge can be sure of DNA and of protein. In a
+// measurement, judge took two of 200,000 stretches of 20 residues of real proteins for DNA, and none of the stretches
+// of 30 residues. It took none of 500,000 stretches of 8 real bases for protein.
 const (
 	sureDNA     = 20
 	sureProtein = 8
@@ -191,8 +192,8 @@ func (v *ballot) add(seq []byte) Alphabet {
 
 // decide returns the alphabet of the input called name, or Unknown. It uses the first of these that gives an answer:
 // records that are certain evidence, the letters of all records together if they are certain evidence, the extension of
-// the name, and the alphabet that the letters look like. If none of them does and the records have no letters, it
-// returns DNA, because records without letters are bad in either alphabet.
+// the name, and the alphabet that the letters look like. If none of these gives an answer and the records have no
+// letters, it returns DNA, because records without letters are bad in either alphabet.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -222,9 +223,9 @@ type decision struct {
 	records int
 }
 
-// contradicted checks a record against the alphabet of the input, unless the user gave the alphabet or the input is
-// FASTQ. It returns the other alphabet if the record is certain evidence for it and glance guesses it, too. In all
-// other cases it returns Unknown.
+// contradicted compares a record with the alphabet of the input. It returns the other alphabet if the record is certain
+// evidence for that alphabet and glance guesses it, too; if not, it returns Unknown. It always returns Unknown if the
+// user gave the alphabet or the input is FASTQ.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
 		return Unknown

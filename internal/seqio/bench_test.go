@@ -106,9 +106,9 @@ func BenchmarkRealFiles(b *testing.B) {
 	}
 }
 
-// BenchmarkChromosomeFASTQ reads one FASTQ record of many lines, as programs that call the consensus of a chromosome
-// write it. About every tenth line of quality values begins with '@'. A parser that started over at each of these lines
-// would take quadratic time. The rate in MB/s must be about the same for all lengths of the record.
+// BenchmarkChromosomeFASTQ reads one FASTQ record of many lines, as programs write it for a whole chromosome. About
+// every tenth line of quality values begins with '@'. A parser that started over at each of these lines would take
+// quadratic time. The rate in MB/s must be about the same for all lengths of the record.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
 	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
 		text := genome(letters, 60, "\n")

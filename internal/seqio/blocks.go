@@ -23,8 +23,8 @@ const (
 // one of a block.
 func blockLength(header []byte) int64 {
 	const (
-		begin = gzipMagic + "\x08\x04" // deflate, and extra fields follow
-		field = "\x06\x00BC\x02\x00"   // length of the extra fields; name and length of the only field
+		begin = gzipMagic + "\x08\x04" // compression by deflate, and a flag for extra fields
+		field = "\x06\x00BC\x02\x00"   // length of all extra fields, then name and length of the only one
 	)
 	if string(header[:4]) != begin || string(header[10:16]) != field {
 		return 0
@@ -32,9 +32,9 @@ func blockLength(header []byte) int64 {
 	return int64(binary.LittleEndian.Uint16(header[16:])) + 1
 }
 
-// findBlock returns the offset of the first block that begins at or after the offset at of a file, or size, the length
-// of the file, if there is none. Compressed bytes may look like a header by chance. So findBlock accepts a block only
-// if another block, or the end of the file, follows it.
+// findBlock returns the offset of the first block of a file that begins at the offset at or later. If there is no such
+// block, it returns size, which is the length of the file. Compressed bytes may look like a header by chance. So
+// findBlock accepts a block only if another block, or the end of the file, follows it.
 func findBlock(f io.ReaderAt, at, size int64) (int64, error) {
 	buf := make([]byte, maxBlock)
 	for at+blockHeader <= size {
@@ -93,7 +93,7 @@ type blocks struct {
 	disk  *diskReader
 	base  int64           // offset of the first member in the file
 	at    int64           // offset of the current member in the file
-	end   int64           // offset in the file of the end of the last member that was read to its end
+	end   int64           // offset in the file at which the last member that was read completely ends
 	text  int64           // number of bytes of text that Read has returned
 	limit int64           // number of bytes of text after which Read returns io.EOF
 	began func(b *blocks) // called when a member other than the first begins
@@ -109,8 +109,8 @@ func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, erro
 // offset returns the offset in the file up to which the decompressor has taken bytes.
 func (b *blocks) offset() int64 { return b.base + b.disk.size - int64(b.packed.Buffered()) }
 
-// Read returns text. When the text ends at the limit, Read first reads the current member to its end, so that the
-// checksum of this member is compared.
+// Read returns text. When the text reaches the limit, Read reads the current member to its end before it returns
+// io.EOF, so that the checksum of this member is verified.
 func (b *blocks) Read(p []byte) (int, error) {
 	for {
 		left := b.limit - b.text
@@ -153,9 +153,8 @@ func (b *blocks) damaged(err error) error {
 	return fmt.Errorf("in the block at byte %d: %w", b.at, err)
 }
 
-// cutBlocks does the work of cut for a file of bgzip. It looks for the first block that begins at or after the offset
-// at, and returns the place of the first record in the text from this block on. A record that begins with the first
-// byte of this text does not count.
+// cutBlocks does the work of cut for a file of bgzip. It returns the place of the first record in the text of the
+// blocks that begin at the offset at or later. A record that begins with the first byte of this text does not count.
 func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	at, err := findBlock(f, at, p.Size)
 	if err != nil || at == p.Size {

@@ -124,8 +124,8 @@ func (c *countingReaderAt) ReadAt(p []byte, at int64) (int, error) {
 	return n, err
 }
 
-// TestACutReadsLittle checks that finding the beginning of a part at a random offset in a file of bgzip with short
-// records reads at most 5 × 64 KiB, the maximum length of five blocks.
+// TestACutReadsLittle cuts a file of bgzip with short records at random offsets. To find the beginning of a part, each
+// cut must read at most 5 × 64 KiB, the maximum length of five blocks.
 func TestACutReadsLittle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	content := bgzip(randomLetters(rng, "ACGT\n>>", 2<<20), func() int { return 65280 })

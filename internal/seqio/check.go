@@ -38,7 +38,7 @@ func (f *faults) err(file string) error {
 // Faults is the error of an input with several bad records.
 type Faults struct {
 	File  string
-	First []error // the first errors, at most ten, in the order of the input: FormatErrors, or errors of Check's visit
+	First []error // the first ten errors at most, in input order; each is a FormatError or comes from Check's visit
 	Count int64   // number of all bad records
 }
 

@@ -21,8 +21,8 @@ type chunks struct {
 	block []byte // the free part of the memory block from which take returns short sequences
 }
 
-// Sequences of up to short bytes share memory blocks of blockSize bytes. A separate allocation for each of them would
-// take a tenth of the time for reading proteins.
+// blockSize is the length in bytes of a memory block that several sequences share, and short is the maximum length of
+// such a sequence. A separate allocation for each short sequence would take a tenth of the time for reading proteins.
 const (
 	blockSize = 32 << 10
 	short     = blockSize / 16

@@ -47,7 +47,7 @@ var (
 type FormatError struct {
 	File   string // path, or the name given to NewReader
 	Record string // id of the record concerned; empty when there is none
-	Line   int64  // 1-based; of the record's header, or of the fault if there is no record; 0 if unknown
+	Line   int64  // 1-based line of the record's header, or of the fault if there is no record; 0 if unknown
 	Msg    string // one clause, complete without the text of Err
 	Err    error  // one of the package's Err variables, or the error that caused the fault
 }

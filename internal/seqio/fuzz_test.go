@@ -96,8 +96,8 @@ func checkClean(t *testing.T, records []Record, r *Reader) {
 }
 
 // writeRecords writes random records in a random layout that the format allows. It returns the text, and the records
-// that a reader of the text must return. The keys of ends are the lengths to which the text can be truncated after a
-// complete record; the values are the numbers of records that are left.
+// that a reader of the text must return. If the text is truncated to a length that is a key of ends, it ends with a
+// complete record; the value is the number of its records.
 func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
 	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
 	width := 1 + rng.IntN(30)
@@ -192,7 +192,7 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
-// lastEnd returns the last length in ends that is at most n, or -1.
+// lastEnd returns the largest length in ends that is at most n, or -1 if there is none.
 func lastEnd(ends map[int]int, n int) int {
 	last := -1
 	for end := range ends {

@@ -16,7 +16,7 @@ import (
 type Input struct {
 	Path     string   // path of the file, which may be below a folder that the user gave; "-": standard input
 	Name     string   // start of the output's name: file name without sequence and compression extensions, or "stdin"
-	Dir      string   // folder of the output: path, with slashes, from a folder that the user gave to the file's; or ""
+	Dir      string   // folder of the output, with slashes: the file's, relative to a folder that the user gave; or ""
 	Alphabet Alphabet // alphabet that the user gave, or Unknown
 }
 
@@ -52,9 +52,10 @@ func (l LeftOut) String() string {
 // Expand returns the inputs that an argument of the command line stands for. "-" is standard input. A folder stands for
 // the FASTA and FASTQ files in it and below. Expand recognises these files by their extensions, follows links and
 // ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
-// file of that path. The inputs are sorted by path. Each gets forced as its Alphabet. Expand also returns a LeftOut for
-// arg, or for a match of the glob, if it is a folder with files that are not inputs. If arg leads to no file, the error
-// wraps ErrNoInput. CheckPaths and CheckNames find conflicts between the inputs of several arguments.
+// file of that path. The inputs are sorted by path. The Alphabet of each input is the argument forced. If arg, or a
+// match of the glob arg, is a folder with files that are not inputs, Expand also returns a LeftOut for this folder. If
+// arg leads to no file, the error wraps ErrNoInput. CheckPaths and CheckNames find conflicts between the inputs of
+// several arguments.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -152,9 +153,9 @@ func (e *expansion) path(p string) error {
 	return nil
 }
 
-// folder adds the sequence files in the folder root.Folder/dir and below, and counts the other files in root. It
-// follows symbolic links, because workflow managers link to their inputs. above contains the folders that lead to dir;
-// a link to one of them is not followed, because it would lead back to dir. A sequence file or a folder below that
+// folder adds the sequence files in the folder root.Folder/dir and below. It adds the other files to the counts of
+// root. It follows symbolic links, because workflow managers link to their inputs. above contains the folders that lead
+// to dir; a link to one of them is not followed, because it would lead back to dir. A sequence file or subfolder that
 // cannot be read becomes an input all the same, so that only this input fails, when it is opened.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))

@@ -169,8 +169,9 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 	}
 }
 
-// TestCheckNamesOverCombinedLists checks that CheckNames finds two inputs with the same output name, unless their
-// alphabets or output folders differ, and that CheckPaths finds a file that is given twice.
+// TestCheckNamesOverCombinedLists checks CheckNames with two inputs whose outputs have the same name. CheckNames must
+// return an error if the inputs have the same alphabet and output folder, and none if one of these differs. CheckPaths
+// must find a file that is given twice.
 func TestCheckNamesOverCombinedLists(t *testing.T) {
 	one, two := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.fa", Name: "s", Alphabet: DNA}
 	if err := CheckNames([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.fa") {

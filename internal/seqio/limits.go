@@ -15,8 +15,9 @@ import (
 const (
 	// MaxLetters is the maximum number of letters in a record, unless Options.Longest gives another.
 	MaxLetters = 1 << 30
-	// maxZstdWindow is the maximum window in bytes: the largest that the program zstd writes, and reads with --long=31.
-	// The decoder reserves address space for the whole window, but uses only as much memory as the content needs.
+	// maxZstdWindow is the maximum window in bytes. It is the largest that the program zstd writes. The program itself
+	// reads data with this window only with the option --long=31. The decoder reserves address space for the whole
+	// window, but uses only as much memory as the content needs.
 	maxZstdWindow = 1 << 31
 	// maxXZDictionary is the maximum dictionary in bytes: the largest that the program xz writes. The decoder reserves
 	// address space for the whole dictionary.

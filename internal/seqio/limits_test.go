@@ -26,8 +26,8 @@ func xzStream(t *testing.T, dictionary byte) []byte {
 	return content
 }
 
-// TestHugeDictionary checks that compressed data that asks for a dictionary over the limit, up to 4 GiB, is refused
-// before memory is allocated for it.
+// TestHugeDictionary checks xz data that asks for a dictionary of up to 4 GiB. A dictionary over the limit must be
+// refused before memory is allocated for it.
 func TestHugeDictionary(t *testing.T) {
 	for dictionary, want := range map[byte]string{
 		22: "", 38: "2048 MiB", 39: "3072 MiB", 40: "4095 MiB",

@@ -8,8 +8,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// members reads gzip data of one or more members, as bgzip and cat produce it. It skips zeros after a member, with
-// which tapes and block devices are padded. Other bytes after the last member are a trailingBytes error.
+// members reads gzip data of one or more members, as bgzip and cat produce it. It skips zeros after a member, because
+// data from tapes and block devices is padded with zeros. Other bytes after the last member are a trailingBytes error.
 type members struct {
 	packed *bufio.Reader
 	member *gzip.Reader

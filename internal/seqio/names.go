@@ -9,8 +9,8 @@ import (
 )
 
 // output is the name of an output together with the alphabet of its input. The alphabet determines the model, whose
-// name becomes part of the name of the file. So name may be s for both s.fna (DNA) and s.faa (protein). Two inputs of
-// the same alphabet, or of unknown alphabet, must have outputs with different values of name.
+// name becomes part of the name of the file. So the outputs of s.fna (DNA) and s.faa (protein) may both have the name
+// "s". Two inputs of the same alphabet, or of unknown alphabet, must have outputs with different values of name.
 type output struct {
 	name  string
 	model Alphabet
@@ -35,8 +35,8 @@ func CheckNames(inputs []Input) error {
 // TellApart changes the Dir or Name of inputs whose outputs would have the same name. If the inputs are in different
 // folders, the differing part of the paths of the folders becomes part of each Dir: S1/final.contigs.fa and
 // S2/final.contigs.fa get the Dirs S1 and S2. If the inputs are in the same folder, each Name becomes the file name
-// with its extensions: x.fna and x.ffn.gz. Standard input, and inputs whose outputs would have its name, are not
-// changed. Some outputs may still have the same name afterwards; CheckNames reports them.
+// with its extensions, such as x.fna and x.ffn.gz. Inputs are not changed if standard input is among those whose
+// outputs would have the same name. Some outputs may still have the same name afterwards; CheckNames reports them.
 func TellApart(inputs []*Input) {
 	for _, same := range sameNames(inputs) {
 		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
@@ -65,9 +65,10 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders makes the Dirs of inputs in different folders different. It requires equal Dirs. It takes the path of each
-// input's folder, removes the folders at the start and at the end that all these paths have in common, and puts the
-// rest before the input's Dir. Inputs in the same folder still have the same Dir afterwards.
+// addFolders makes the Dirs of inputs in different folders different. The Dirs must be equal before the call.
+// addFolders takes the path of each input's folder, removes the folders at the start and at the end that all these
+// paths have in common, and puts the rest before the input's Dir. Inputs in the same folder still have the same Dir
+// afterwards.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {

@@ -29,14 +29,14 @@ type parser struct {
 	line       int64 // 1-based number of the line in which rest begins; 0 before the first byte
 	fastq      bool
 	opened     int64  // line of the current record's header; 0 before the first record
-	begun      bool   // the first header of the file was read and is not one of PIR or SAM, or is in an earlier part
+	begun      bool   // the first header was read and is not one of PIR or SAM, or an earlier part of the file has it
 	mayBeEmpty bool   // whether an input without records is allowed
 	header     []byte // header of the current record, without its '>' or '@'
 	plus       []byte // the line between letters and quality values, with its '+'
 	letters    chunks // letters of the current record, unless there are too many
 	count      int    // number of letters of the current record
 	limit      Limit  // maximum number of letters in a record
-	goOn       bool   // whether to go on after a record that is too long, without its letters
+	goOn       bool   // whether next returns a record that is too long, without its letters, instead of an error
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
@@ -234,7 +234,8 @@ func (p *parser) readLine(add func(part []byte)) bool {
 	return false
 }
 
-// addLetters collects and counts letters of the current record. If the record is too long, it only counts them.
+// addLetters collects and counts letters of the current record. If the record is too long, addLetters counts its
+// letters but keeps none.
 func (p *parser) addLetters(part []byte) {
 	if p.count += len(part); p.count <= p.limit.Letters {
 		p.letters.add(part)
@@ -282,8 +283,8 @@ func (p *parser) more() bool {
 	return len(p.rest) > 0
 }
 
-// cut returns the error for an input that ends inside the current record, or for a read error there. where says where
-// in the record the input ends.
+// cut returns the error for an input that ends, or cannot be read, inside the current record. If the input ends, the
+// message closes with the text where, such as "before its quality line".
 func (p *parser) cut(where string) error {
 	if p.err != io.EOF {
 		return p.fault(p.id(), p.opened, p.err, "%v", p.err)

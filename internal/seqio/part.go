@@ -19,7 +19,8 @@ import (
 // end. Any other compressed file is interleaved: each part reads all of it and returns only some groups of partBlock
 // consecutive records (see share).
 //
-// All parts have the alphabet of the whole file. Ids are compared within a part only, see DuplicateKeep.
+// All parts have the alphabet of the whole file. A Reader compares ids only within its part. The type IDs compares the
+// ids of several parts.
 type Part struct {
 	From, To   int64 // 0 ≤ From ≤ To ≤ Size
 	Size       int64 // size of the whole file in bytes
@@ -47,8 +48,8 @@ func (p Part) IsZero() bool { return p.Size == 0 }
 // a part are consecutive.
 func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
 
-// isCut reports whether the records of p are consecutive and p is not the zero value, so that only their bytes are
-// read.
+// isCut reports whether p is not the zero value and its records are consecutive, so that a Reader of p need not read
+// the whole file.
 func (p Part) isCut() bool { return !p.IsZero() && !p.Interleaved() }
 
 // Name returns the name of the part of a file in messages. If lines are counted from the first record of the part and
@@ -60,8 +61,8 @@ func (p Part) Name(file string) string {
 	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
 }
 
-// has reports whether a record belongs to the part. index is the number of records before it that the part's reader has
-// read.
+// has reports whether a record belongs to the part. index is the number of records that the part's reader has read
+// before this record.
 func (p *Part) has(index int64) bool {
 	if !p.Interleaved() {
 		return true
@@ -70,10 +71,10 @@ func (p *Part) has(index int64) bool {
 	return p.From <= at && at < p.To
 }
 
-// share assigns the records of an interleaved file to parts, in groups of partBlock. A record belongs to the part with
-// From ≤ share < To. The share of a group is Size times the fractional part of a multiple of the golden ratio. These
-// fractions are spread evenly for any number of groups (Knuth, The Art of Computer Programming, volume 3, section 6.4),
-// so the number of a part's groups is nearly proportional to To − From.
+// share returns a number that assigns a record of an interleaved file to the part with From ≤ share < To. All records
+// of a group of partBlock records have the same share. The share is Size times the fractional part of a multiple of the
+// golden ratio. These fractions are spread evenly for any number of groups (Knuth, The Art of Computer Programming,
+// volume 3, section 6.4), so the number of a part's groups is nearly proportional to To − From.
 func (p *Part) share(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
@@ -194,9 +195,9 @@ type fastqLine struct {
 
 // findFASTQ returns the offset in r of the first FASTQ record of exactly four lines, or io.EOF if there is none. It
 // ignores the first line of r, which may be incomplete. It looks for four lines in a row: a header that begins with
-// '@', a line of letters, a line that begins with '+', and a line of the same length as the letters. After them comes
-// the end of r or a line that begins with '@'. A line of quality values that begins with '@' is not mistaken for a
-// header, because the line after it is a header, whose '@' is not a letter.
+// '@', a line of letters, a line that begins with '+', and a line of the same length as the letters. The end of r, or a
+// line that begins with '@', must follow. A line of quality values that begins with '@' is not mistaken for a header,
+// because the line after it is a header, whose '@' is not a letter.
 //
 // If records have more than four lines, findFASTQ may return an offset inside a record. The reader of the part of the
 // file before this offset then returns an error, because the part ends inside that record.
@@ -237,7 +238,7 @@ func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
 		*at += int64(len(part))
 		for _, b := range part {
 			switch {
-			case b == '\r' || b == '\n': // not counted; a '\r' inside a line matters only for its length
+			case b == '\r' || b == '\n': // not counted: the line end, and also a '\r' inside a line
 				continue
 			case b&^0x20 >= 'A' && b&^0x20 <= 'Z', b == '-', b == '.', b == '*':
 			default:

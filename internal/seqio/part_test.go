@@ -83,7 +83,7 @@ func nilAtEOF(err error) error {
 }
 
 // readParts cuts a file at the offsets cuts and reads the parts in order. It returns the records of all parts together,
-// those of an interleaved file sorted by Index, and the records of each part.
+// and the records of each part. If the file is interleaved, the records of all parts together are sorted by Index.
 func readParts(path string, whole Part, cuts []int64) (all []Record, parts [][]Record, err error) {
 	cuts = append(cuts, whole.Size)
 	from := int64(0)
@@ -149,7 +149,8 @@ func TestPartsHaveEachRecordOnce(t *testing.T) {
 }
 
 // TestPartsAreOfEqualSize checks that seven parts of a large file have equal sizes, within 10%, if their ranges are
-// equal. The size is the number of letters in ids and sequences or, in an interleaved file, of records.
+// equal. The size of a part is the number of letters in its ids and sequences. In an interleaved file it is the number
+// of records.
 func TestPartsAreOfEqualSize(t *testing.T) {
 	dir := t.TempDir()
 	for form := range 5 {

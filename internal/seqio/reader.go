@@ -158,8 +158,9 @@ func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
-// Read returns the next record, or io.EOF after the last. Any other error is a FormatError, which wraps the error of a
-// failed read, or, after Close, an error that wraps os.ErrClosed. Every error is final: later calls return it again.
+// Read returns the next record, or io.EOF after the last. Any other error is a FormatError; if a read of the input
+// failed, the FormatError wraps the error of that read. Every error is final: later calls return it again. After Close,
+// Read returns an error that wraps os.ErrClosed, or the error that it has returned before.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()

@@ -48,9 +48,9 @@ const (
 // Options configures a Reader. The zero value detects the alphabet, converts letters to upper case, and stops at the
 // first bad or duplicate record.
 //
-// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in DNA of
-// FASTQ, and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and
-// A–Z in proteins.
+// Cleaning removes white space and, unless KeepCase is set, converts letters to upper case. In DNA it replaces U by T
+// and X by N, and in FASTQ also '.' by N. From the end of a protein it removes one '*' or '.'. Legal letters are then
+// the IUPAC nucleotide codes in DNA and A–Z in proteins.
 type Options struct {
 	Alphabet   Alphabet        // Unknown means that it is detected
 	KeepCase   bool            // leave lower-case letters as they are

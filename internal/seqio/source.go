@@ -30,7 +30,8 @@ const (
 )
 
 // xzFooterMagic is at the end of every xz stream, before any padding with zeros. source checks for it, because the
-// library that decodes xz accepts a stream that ends before its index, or inside the header of a later stream.
+// library that decodes xz returns no error if the input ends before the index of a stream, or inside the header of a
+// later stream.
 const xzFooterMagic = "YZ"
 
 // source reads the decompressed content of an input. disk hashes the bytes of the input before decompression. A source
@@ -41,7 +42,7 @@ type source struct {
 	packed      *bufio.Reader // reads from disk; nil for a part without bytes
 	text        int64         // number of decompressed bytes that Read has returned
 	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
-	blocked     bool          // whether bgzip has compressed the input, and the text in it is plain
+	blocked     bool          // whether the input is compressed by bgzip, and by nothing else
 	begun       bool          // the first bytes were read
 	close       func()        // frees the decompressor
 }
@@ -151,7 +152,7 @@ func (s *source) Read(p []byte) (n int, err error) {
 }
 
 // position returns approximately how many stored, possibly compressed bytes correspond to the text that Read has
-// returned, not counting the last unused bytes of this text.
+// returned. The last bytes of this text do not count; unused is their number.
 func (s *source) position(unused int) int64 {
 	at := s.disk.size
 	if s.packed != nil {

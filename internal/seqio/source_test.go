@@ -264,7 +264,7 @@ func TestZstdWindows(t *testing.T) {
 	}
 	const text = ">a\nACGTACGT\n"
 	frame := func(log byte) string {
-		block := uint32(len(text))<<3 | 1 // a raw block, the last
+		block := uint32(len(text))<<3 | 1 // header of a raw block, which is the last block
 		return zstdMagic + string([]byte{0, (log - 10) << 3, byte(block), byte(block >> 8), byte(block >> 16)}) + text
 	}
 	for _, log := range []byte{20, 27, 31} {

@@ -12,11 +12,12 @@ const arrowSchemaKey = "ARROW:schema"
 // arrowField is a column of an Arrow schema.
 type arrowField struct {
 	name     string
-	kind     flatTable   // the number of the type in the union Type of Arrow's Schema.fbs, and the table of the type
+	kind     flatTable   // type of the column, such as arrowInt64
 	elements *arrowField // the type of the elements of a list; nil for any other column
 }
 
-// Types of Arrow: the number of the type in the union Type of Arrow's Schema.fbs, and the table of the type.
+// Types of Arrow. The first element is the number of the type in the union Type of Arrow's Schema.fbs. The second
+// element is the FlatBuffers table with the parameters of the type.
 var (
 	arrowInt64 = flatTable{2, flatTable{64, 1}} // 64 bits, signed
 	arrowHalf  = flatTable{3, flatTable{0}}
@@ -30,8 +31,9 @@ func arrowList(name string, element flatTable, n int) arrowField {
 	return arrowField{name, flatTable{16, flatTable{n}}, &arrowField{name: "element", kind: element}}
 }
 
-// arrowSchema returns the value of arrowSchemaKey: a Schema message in the encapsulated form of Arrow's IPC format
-// (https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format), in base64. No column has nulls.
+// arrowSchema returns the metadata value for the key arrowSchemaKey. It is a Schema message in the encapsulated form of
+// Arrow's IPC format (https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format), in base64. The
+// schema declares that no column has nulls.
 func arrowSchema(columns []arrowField) string {
 	const version5, schema = 4, 1
 	message := flatTable{version5, schema, flatTable{nil, arrowFields(columns)}}
@@ -59,10 +61,10 @@ func arrowFields(columns []arrowField) []flatTable {
 // int of at most 32 bits, a string, a flatTable, a []flatTable, or nil for its default value.
 type flatTable []any
 
-// appendFlatTable appends a table to the FlatBuffers message b, and sets the offset at position from, which refers to
-// the table. The table must follow this offset, because offsets are unsigned.
+// appendFlatTable appends a table to the FlatBuffers message b, and stores the offset of the table at the position
+// from. The table must come after that position, because offsets are unsigned.
 func appendFlatTable(b []byte, t flatTable, from int) []byte {
-	const fieldSize, tableHeader = 4, 4 // in bytes; a field that is not nil takes 4
+	const fieldSize, tableHeader = 4, 4 // in bytes; a field that is nil takes none
 	b = align4(b)
 	vtable := len(b)
 	size := tableHeader
@@ -91,7 +93,7 @@ func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	return b
 }
 
-// appendFlat sets the field at position at of the FlatBuffers message b. An int is stored in the field itself. A
+// appendFlat sets the field at the position at of the FlatBuffers message b. An int is stored in the field itself. A
 // string, a table or a list of tables is appended to the message, and the field gets the offset of the appended object.
 func appendFlat(b []byte, field any, at int) []byte {
 	switch v := field.(type) {
@@ -117,8 +119,8 @@ func appendFlat(b []byte, field any, at int) []byte {
 	return b
 }
 
-// linkFlat sets the offset at position at of the FlatBuffers message b so that it refers to the object at position
-// object. An offset is relative to its own position.
+// linkFlat sets an offset in the FlatBuffers message b. The offset has the position at and refers to the object with
+// the position object. An offset is relative to its own position.
 func linkFlat(b []byte, at, object int) { binary.LittleEndian.PutUint32(b[at:], uint32(object-at)) }
 
 func align4(b []byte) []byte { return append(b, make([]byte, -len(b)&3)...) }

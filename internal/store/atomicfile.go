@@ -54,8 +54,8 @@ type osFS struct{ noLocks bool }
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
-// create creates a file and, on a file system with locks, locks it: RemoveLeftovers takes an unlocked temporary file
-// for that of a killed run, and removes it.
+// create creates a file and, on a file system with locks, locks it. RemoveLeftovers regards an unlocked temporary file
+// as left by a killed run, and removes it.
 func (s osFS) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
@@ -133,9 +133,9 @@ type atomicFile struct {
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
-// createUnique creates and locks a file whose path is prefix and 16 random hexadecimal digits. It tries again if
-// another process, in RemoveLeftovers or readClaim, locks the file first. Random pauses keep the two processes from
-// colliding at every attempt.
+// createUnique creates and locks a file. The path of the file is prefix, followed by 16 random hexadecimal digits.
+// createUnique tries again if another process, in RemoveLeftovers or readClaim, locks the file first. Random pauses
+// keep the two processes from colliding at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
 	const attempts = 16
 	for range attempts {
@@ -196,7 +196,7 @@ func (a *atomicFile) WriteString(s string) (int, error) {
 }
 
 // writeAt writes p at an offset, which may lie beyond the end of the file. The file must have been created as
-// rewritable (see createTemp), and Write must not be called afterwards.
+// rewritable (see createTemp). Once writeAt has made the file longer, Write must not be called any more.
 func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -351,9 +351,9 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 }
 
 // commit writes all files to the disk and then renames them to their final paths, the main file (the first one) last.
-// If there are several files, and they differ from those of an earlier output, commit first removes the main file of
-// the earlier output. So while the main file exists, all files of the output exist and belong together. If an earlier
-// output has the same files, they stay.
+// If there are several files, commit first compares them with those of an earlier output. If all are equal, the earlier
+// files stay. If not, commit removes the main file of the earlier output before it renames a new file. So while the
+// main file exists, all files of the output exist and belong together.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {

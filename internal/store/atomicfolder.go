@@ -84,9 +84,10 @@ func digestFiles(files []File) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// publish renames the folder to its final path. It first removes an earlier folder at that path. If a file in the
-// earlier folder does not have the extension ext, publish returns an error and removes nothing. An earlier folder with
-// the same files stays: another run may have just published it, and the manifest may already list it.
+// publish renames the folder to its final path. If an earlier folder at that path has the same files, publish keeps the
+// earlier folder and discards the new one, because another run may have just published the earlier folder, and the
+// manifest may already list it. If the files differ, publish first removes the earlier folder. If the earlier folder
+// has a file without the extension ext, publish returns an error and removes nothing.
 func (d *atomicFolder) publish() error {
 	const attempts = 16 // an attempt fails if another run has just published its folder
 	final := d.lock.final

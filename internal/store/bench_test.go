@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// BenchmarkRecords writes records of 320 values in every format, one record per operation. Its metric MB is the memory
-// in MiB that the process has taken from the system, which only grows. To measure one format, run its benchmark alone,
-// with -benchtime 1000000x for a million records.
+// BenchmarkRecords writes records of 320 values in every format, one record per operation. The metric MB is the memory
+// in MiB that the process has taken from the system. This number never decreases. To measure one format, run its
+// benchmark alone, with -benchtime 1000000x for a million records.
 func BenchmarkRecords(b *testing.B) {
 	matrix := spec(b, H5, 6)
 	matrix.Matrix = true

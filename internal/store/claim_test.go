@@ -95,7 +95,7 @@ func TestClaimWithoutLocks(t *testing.T) {
 }
 
 // TestUnreadableClaim checks that a run refuses a folder if it cannot read another run's claim. A run of another user
-// may leave such a claim. The test makes a link to itself, which root cannot open either.
+// may leave such a claim. The claim in the test is a symbolic link to itself, which root cannot open either.
 func TestUnreadableClaim(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, claimPrefix+"00000000000000aa")

@@ -39,7 +39,7 @@ type Letters struct{ First, Last int32 }
 // Each table has a copy of the Spec with only the columns of the table.
 
 // pooling returns the kind of rows in the table with this Spec: Residues for a row per residue, Tokens for a row per
-// token, and Mean for a row per record, even if the poolings of its columns are others.
+// token, and Mean for a row per record, even if the columns have the pooling Max or CLS.
 func (s *Spec) pooling() Pooling {
 	if p := s.Columns[0].Pooling; !p.PerRecord() {
 		return p
@@ -61,7 +61,7 @@ func (s *Spec) rows(r *Row) int {
 	return 1
 }
 
-// table is one table of an output: the columns that have the same kind of rows.
+// table is one table of an output, with some or all of the columns of the output (see Spec.tables).
 type table struct {
 	spec    Spec  // the Spec of the output, with the columns of the table only
 	columns []int // indices of the table's columns among all columns of the output
@@ -153,8 +153,8 @@ func (s *Spec) checkColumns() error {
 	return nil
 }
 
-// recordNames are the names of the arrays, or in the format Pt of the files, that were written for records. No two may
-// be equal.
+// recordNames has the names of the arrays that were written for records or, in the format Pt, the names of the files.
+// No two names may be equal.
 type recordNames map[string]struct{}
 
 // check returns an error about the record with the given id if one of the names is already taken.

@@ -69,7 +69,7 @@ func TestColumnsAreToldApart(t *testing.T) {
 }
 
 // TestResiduesHaveTheirLetters checks that Parquet, NumPy and safetensors files have the first and the last letter of
-// each residue of DNA. Of the residues of proteins, only Parquet files have them.
+// each residue of DNA. For residues of proteins, only Parquet files have these letters.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		for _, format := range []Format{Parquet, Npy, Safetensors} {

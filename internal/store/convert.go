@@ -9,9 +9,9 @@ import (
 
 // Convert writes the rows of a table into an output of one or more files. The format and its options are the fields
 // Format, DType, Compress, Matrix and Windows of s. The files are in folder dir, and their names begin with stem. If t
-// is not Full, a new Parquet file has no columns for descriptions, counts and truncation. Rows of residues remain
-// residues if OpenTable has distinguished them from tokens, and become tokens if it has not. overflows is the number of
-// values that became infinities in float16.
+// is not Full, a new Parquet file has no columns for descriptions, counts and truncation. If OpenTable could not tell
+// residues from tokens, Convert writes the residues as tokens. overflows is the number of values that became infinities
+// in float16.
 func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64, err error) {
 	if !t.IDs {
 		return nil, 0, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)

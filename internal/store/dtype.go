@@ -5,8 +5,8 @@ import "fmt"
 // DType is the type of the values in an output.
 type DType string
 
-// Types of values. FP16 rounds a float32 to the nearest float16, ties to even, and beyond the range of float16 to an
-// infinity.
+// Types of values. FP16 rounds a float32 to the nearest float16, ties to even. A value beyond the range of float16
+// becomes an infinity.
 const (
 	FP32 DType = "fp32"
 	FP16 DType = "fp16"

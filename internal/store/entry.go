@@ -30,13 +30,13 @@ type Entry struct {
 	ProgramVersion   string            `json:"program_version"`
 	NumericsVersion  int               `json:"numerics_version"` // raised when the program changes any number in outputs
 	LibraryVersions  map[string]string `json:"library_versions"`
-	// The fields above usually equal those of the previous line, so lineDecoder, which parses lines, caches them. It
-	// relies on the order of Input and of all fields below it.
+	// The fields above usually equal those of the previous line, so lineDecoder, which parses lines, caches them.
+	// lineDecoder relies on the order of Input and of all fields below Input.
 	Input     Source           `json:"input"`
 	Records   int64            `json:"records"`           // number of records written
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
-	Repeated  int64            `json:"repeated"`          // number of records not computed because earlier ones are equal
+	Repeated  int64            `json:"repeated"`          // number of records that reuse an earlier record's result
 	Overflows int64            `json:"overflows"`         // number of values that became infinities in float16
 	Skipped   map[string]int64 `json:"skipped"`           // number of skipped records, by reason; not null in the manifest
 	Outputs   []File           `json:"outputs"`           // main file first; the manifest has paths relative to its folder

@@ -2,9 +2,9 @@ package store
 
 import "io"
 
-// WriteFiles writes files under temporary names and renames them to paths when all are complete and synced. write
-// receives a writer for each path. If write returns an error, WriteFiles returns it, and no file at paths has changed.
-// The folders of the files must exist.
+// WriteFiles writes files under temporary names and renames them to paths when all are complete and synced. The
+// function write receives a writer for each path. If it returns an error, WriteFiles returns the error, and no file at
+// paths has changed. The folders of the files must exist.
 func WriteFiles(paths []string, write func(files []io.Writer) error) ([]File, error) {
 	set := fileSet{fs: osFS{}}
 	var files []io.Writer

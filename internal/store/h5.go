@@ -80,7 +80,7 @@ type h5Encoder struct {
 	spec   *Spec
 	w      *hdf5.Writer
 	names  []string
-	groups []hdf5.Links // links to the arrays of each group in names, or of the root group
+	groups []hdf5.Links // one element per group, with the links to its arrays; a single element is the root group
 	bytes  []byte       // buffer for one array
 }
 
@@ -142,7 +142,7 @@ func closeH5(w *hdf5.Writer, root *hdf5.Links, s *Spec) error {
 	return w.Close(group)
 }
 
-// h5MatrixEncoder writes an array embeddings [records, dim] per column and an array ids [records]. The ids stay in
+// h5MatrixEncoder writes an array of shape [records, dim] for each column, and an array of all ids. The ids stay in
 // memory until the end.
 type h5MatrixEncoder struct {
 	spec    *Spec

@@ -47,8 +47,8 @@ const clockSkew = time.Minute
 // Inspect compares the files of a folder with its manifest. It calls report for each file but the manifest itself:
 // first for the files that the manifest describes, then for the others, in the order of their paths. It compares the
 // digests of the files. If quick is set, it compares only their sizes, and checks that no file was modified after it
-// was finished. A file that the manifest does not describe is not reported if known returns true for its path, relative
-// to dir and with slashes.
+// was finished. Inspect leaves out a file that the manifest does not describe if the function known returns true for
+// the path of the file, which is relative to dir and has slashes.
 //
 // If the manifest is damaged, Inspect reports all files according to the lines that can be read, and returns an
 // ErrManifest at the end.

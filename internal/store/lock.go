@@ -15,8 +15,8 @@ import (
 // ErrLocked is wrapped by the error of an operation that did not get a lock because another process holds it.
 var ErrLocked = flock.ErrLocked
 
-// keepsLocks tells whether a temporary file stays open, and so locked, until it has its final name. It is false on
-// systems without locks, some of which cannot rename or remove an open file.
+// keepsLocks tells whether a temporary file stays open, and therefore locked, until it has its final name. It is false
+// on systems without locks, some of which cannot rename or remove an open file.
 const keepsLocks = flock.Supported
 
 const (

@@ -140,10 +140,11 @@ func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error,
 		}
 	}
 	if err := m.write(f, line, disk); err != nil {
-		_ = disk.truncate(m.path(), m.size) // if this fails, readers ignore the line if it is incomplete
+		_ = disk.truncate(m.path(), m.size) // if this fails, too, readers ignore an incomplete line
 		return ioError("write", m.path(), err)
 	}
-	// The next Update reads the new line: on a file system without locks, lines of other processes may precede it.
+	// Append does not add the entry to m. The next Update does: on a file system without locks, lines of other
+	// processes may precede the new line.
 	return nil
 }
 

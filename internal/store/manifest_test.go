@@ -356,8 +356,8 @@ func TestHandwrittenLines(t *testing.T) {
 	}
 }
 
-// TestWrittenLinesAreDecodedFast checks that the fast decoder, decodeWritten, decodes the lines that encodeLine writes,
-// and caches the settings, for which it needs package json.
+// TestWrittenLinesAreDecodedFast checks that the fast decoder, decodeWritten, decodes the lines that encodeLine writes.
+// The settings in all lines are equal, so decodeWritten must cache them only once.
 func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	d := lineDecoder{"out", map[string]manifestLine{}}
 	for line := range bytes.Lines(manifestOf(t, "out", 2)) {

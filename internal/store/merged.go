@@ -15,11 +15,11 @@ import (
 	"strings"
 )
 
-// MergeVirNucPro writes the file merged, from which the program VirNucPro predicts: a pickle of the object {'ids': [id,
-// …], 'data': float32 tensor [records, n]}. Each row has the values of a record in the file dna, followed by those in
-// the file protein. Both must be files of the format VirNucPro, as this package writes them, with the same ids in the
-// same order. Memory does not grow with the number of records, except for some 300 bytes for each tensor in the zip
-// directory of protein.
+// MergeVirNucPro writes the file merged, from which the program VirNucPro makes its predictions. The file is a PyTorch
+// file with the object {'ids': [id, …], 'data': float32 tensor [records, n]}. A row of the tensor has the values of one
+// record: first those in the file dna, then those in the file protein. The files dna and protein must have the format
+// VirNucPro, as this package writes it, and the same ids in the same order. Memory does not grow with the number of
+// records, except for some 300 bytes for each tensor in the zip directory of the file protein.
 func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, error) {
 	d, err := openVirNucPro(dna)
 	if err != nil {
@@ -196,7 +196,7 @@ func errWithoutPath(err error) error {
 // nucleotide returns the id and the values of the next record of a DNA file, or io.EOF. The values are valid until the
 // next call.
 func (f *virNucProFile) nucleotide() (id string, values []float32, err error) {
-	last := "" // last text that is not stored in the memo: the id, because texts in the memo are keys of dicts
+	last := "" // last text that is not in the memo. It is the id, because only the keys of a record are in the memo
 	f.values = f.values[:0]
 	for {
 		op, operand, err := f.instruction()

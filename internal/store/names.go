@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// Maximum lengths in bytes of the two parts of a file name, the names of the input and of the model. They keep the file
-// names of an output, unless it is a shard, with all suffixes and those of temporary files, within the limit of 255
-// bytes in common file systems.
+// Maximum lengths in bytes of the two parts of a file name, the escaped names of the input and of the model. With these
+// limits all file names of an output, even those of temporary files, have at most 255 bytes, as common file systems
+// require. Names of shards may be longer.
 const (
 	maxBaseName  = 160
 	maxModelName = 48

@@ -21,7 +21,7 @@ func npyNames(s *Spec, stem string) (names []string) {
 	return append(names, stem+idsSuffix)
 }
 
-// idsSuffix ends the name of the text file with the ids of an array's rows.
+// idsSuffix ends the name of the text file with the ids of the records in a NumPy file.
 const idsSuffix = ".ids.txt"
 
 // npyHeaderSize is the size in bytes of the header of every NumPy array that is written: enough for two dimensions of
@@ -116,7 +116,7 @@ func (e *npyEncoder) finish() error {
 // npzEncoder writes embeddings per residue or token: one archive per column, with one array [rows, dim] per record. The
 // name of an array is the record's id, escaped by EscapeName because extracting the archive turns the name into a file
 // name. With residues of DNA, an array [rows, 2] of their first and last letters follows each array of embeddings. The
-// text file contains the unescaped ids in the order of the arrays.
+// text file contains the ids, escaped only by oneLine, in the order of the arrays.
 //
 // The archive's directory stays in memory until the end, with some 300 bytes per array.
 type npzEncoder struct {

@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/half"
 )
 
-// The typed path of parquet-go has no float16. It writes a field of type [][2]byte as a list of
-// FIXED_LEN_BYTE_ARRAY(2), the bytes of a FLOAT16
+// A struct that parquet-go writes cannot have a float16. A field of type [][2]byte becomes a list of
+// FIXED_LEN_BYTE_ARRAY(2), with the bytes of a FLOAT16
 // (https://github.com/apache/parquet-format/blob/master/LogicalTypes.md#float16). In the footer, the annotation of the
 // column as FLOAT16 is missing. annotateFloat16 adds it.
 

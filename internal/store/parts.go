@@ -32,7 +32,7 @@ type Parts struct {
 	path     string
 	settings []byte    // the first line of the file, with its newline
 	file     partsFile // nil until there is a file
-	opened   *os.File  // the file that is locked; tests do not replace it, unlike file
+	opened   *os.File  // the same file, which holds the lock; tests replace only the field file
 	from     *bufio.Reader
 	end      int64  // number of bytes in the file up to the end of the last entry that was read or written
 	sum      uint32 // CRC-32C of the settings and all entries read or added so far, see digest
@@ -75,7 +75,7 @@ func partsPath(main string) string {
 	return filepath.Join(dir, "."+name+".parts")
 }
 
-// OpenParts opens the part log of an output with the given main file, the first of Spec.Paths. settings describes
+// OpenParts opens the part log of the output whose first path, of those in Spec.Paths, is main. settings describes
 // everything on which results depend, except their sequences; it must not contain a newline. If there is no log, the
 // Parts is empty, and the first Add creates the file. If the log has other settings, OpenParts removes it and returns
 // an empty Parts together with ErrOtherParts. If another process uses the log, the error wraps ErrLocked. With any
@@ -285,8 +285,8 @@ func (p *Parts) Remove() {
 	p.Close()
 }
 
-// RemoveParts removes the part log of an output with the given main file (see OpenParts), unless another process uses
-// the log.
+// RemoveParts removes the part log of the output whose first path, of those in Spec.Paths, is main. It leaves the log
+// if another process uses it.
 func RemoveParts(main string) {
 	p := Parts{path: partsPath(main)}
 	f, err := os.OpenFile(p.path, os.O_RDWR, 0)

@@ -133,8 +133,8 @@ func TestPartsOfAnyLength(t *testing.T) {
 	}
 }
 
-// TestDamagedParts checks that Parts.Next returns no values from a damaged entry on. The test changes each bit of a
-// log, replaces an entry by one of another log, and inserts an entry a second time.
+// TestDamagedParts checks that Parts.Next returns no values of a damaged entry or of the entries after it. The test
+// changes each bit of a log, replaces an entry by one of another log, and inserts an entry a second time.
 func TestDamagedParts(t *testing.T) {
 	main, content := writtenParts(t)
 	read := func(what string, content []byte, most int) {

@@ -43,7 +43,8 @@ func TestWriterProcess(t *testing.T) {
 }
 
 // startWriter starts a child process that appends entries to the manifest of folder dir (see TestWriterProcess). The
-// channel receives the lines of its output, one for each entry, and is closed at the end of the output.
+// channel receives the name of each output whose entry the child has appended, and is closed at the end of the child's
+// output.
 func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestWriterProcess$", "-test.v")

@@ -88,9 +88,9 @@ func OpenTable(path string) (*Table, error) {
 }
 
 // parseColumn returns the column that a name stands for. Underscores and dots divide the name into words, of which one
-// may be a pooling and one a layer: a number, or "layer" and a number. A pooling counts only if it and the argument
-// pooling both have a row per record, or both do not. If no pooling counts, the column has the argument pooling; if no
-// word is a layer, it has layer 0.
+// may be a pooling and one a layer: a number, or "layer" and a number. If the argument pooling has a row per record,
+// only a pooling with a row per record counts; otherwise only one with several rows counts. If no pooling counts, the
+// column has the argument pooling; if no word is a layer, it has layer 0.
 func parseColumn(name string, pooling Pooling) Column {
 	c := Column{Pooling: pooling}
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
@@ -189,7 +189,7 @@ func npyDType(name string) (DType, error) {
 	return "", fmt.Errorf("values of type %s", name)
 }
 
-// idFile is the text file with the ids of a NumPy array's rows, one per line.
+// idFile is the text file with the ids of the records in a NumPy file, one per line.
 type idFile struct {
 	lines *bufio.Scanner // nil if there is no such file
 	file  *os.File

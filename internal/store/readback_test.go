@@ -65,8 +65,9 @@ func checkLines(t *testing.T, out string, specs ...Spec) {
 // readBackRows is the number of rows in a file that other software reads.
 const readBackRows = 200
 
-// parquetFiles writes the layouts of Parquet that other software reads back, and returns the arguments of a script: for
-// each file its path and the names of its columns of embeddings, with commas between.
+// parquetFiles writes the layouts of Parquet that other software reads back. It returns their Specs and the arguments
+// of a script. An argument has the path of a file and the names of the columns of embeddings in the file, separated by
+// commas.
 func parquetFiles(t *testing.T) (specs []Spec, args []string) {
 	perToken, layers, halves := spec(t, Parquet), spec(t, Parquet, 0, 33), spec(t, Parquet, 33)
 	perToken.Columns = columnsOf([]int{3, 33}, Tokens)

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// readNpz opens an .npz archive with an array for each record. Its rows are residues if an array with the letters of
-// residues follows the first array, and tokens if not.
+// readNpz opens an .npz archive with an array for each record. The rows of the table are residues if an array with the
+// letters of residues follows the first array, and tokens if not.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -141,8 +141,8 @@ type tensorEntry struct {
 	name    string
 }
 
-// dtype returns the type of the tensor's values. It returns an error unless the tensor is a matrix of floats within the
-// body of the file, which has the given size in bytes.
+// dtype returns the type of the tensor's values. It returns an error unless the tensor is a matrix of floats that lies
+// within the body of the file. The argument body is the size of that body in bytes.
 func (e tensorEntry) dtype(body int64) (DType, error) {
 	d := map[string]DType{"F32": FP32, "F16": FP16}[e.DType]
 	if d == "" || len(e.Shape) != 2 || e.Offsets[0] < 0 || e.Offsets[1] > body || e.Shape[0] < 0 || e.Shape[1] < 0 ||
@@ -236,9 +236,9 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// tensorIDList returns the ids of the records in a safetensors file. The ids are either a list in meta, from which
-// tensorIDList removes it, or the content of two tensors. If the file has neither, ids is nil. rest has the other
-// tensors.
+// tensorIDList returns the ids of the records in a safetensors file. The ids are a list in meta, which tensorIDList
+// then deletes from meta, or they are the content of two tensors. If the file has neither, ids is nil. rest has the
+// tensors that do not hold ids.
 func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
 	if text, ok := meta[tensorIDs]; ok {
 		delete(meta, tensorIDs)
@@ -272,7 +272,7 @@ func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.Sectio
 	return ids, slices.DeleteFunc(tensors, isList), nil
 }
 
-// content returns the bytes of a tensor of one dimension with values of the given size.
+// content returns the bytes of a tensor of one dimension. The argument size is the number of bytes in each value.
 func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error) {
 	from, to := e.Offsets[0], e.Offsets[1]
 	if from < 0 || to < from || to > body.Size() || to-from != size*int64(e.Shape[0]) {
@@ -335,8 +335,8 @@ func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(te
 // maxLine is the maximum number of bytes in a line of a TSV file.
 const maxLine = 64 << 20
 
-// readTSV opens a TSV file. If it has columns for positions or letters, each line is a token or a residue, and
-// consecutive lines with the same id are a record. If it has none, each line is a record.
+// readTSV opens a TSV file. If the file has columns for positions or letters, each line is a token or a residue, and
+// consecutive lines with the same id are a record. Otherwise each line is a record.
 func readTSV(f *os.File, size int64) (*Table, error) {
 	if last := make([]byte, 1); size > 0 {
 		if _, err := f.ReadAt(last, size-1); err != nil || last[0] != '\n' {
@@ -402,15 +402,15 @@ func residueLetters(first, last string) (l Letters, err error) {
 	return Letters{int32(a), int32(b)}, errors.Join(err, err2)
 }
 
-// joiner joins consecutive rows of a table that are the residues or the tokens of one record to one row.
+// joiner makes one row of the consecutive rows of a table that are the residues or the tokens of one record.
 type joiner struct {
 	yield func(*Row) error
 	joins bool // whether rows are joined; if not, every row is a record
 	row   *Row // the joined row of the current record; nil before the first row
 }
 
-// add joins a row to the previous rows of the same record or window. If the row belongs to another one, add first
-// yields the joined row of the previous rows.
+// add joins a row to the previous rows of the same record or window. If the row belongs to another record or window,
+// add first yields the joined row.
 func (j *joiner) add(r Row) error {
 	switch {
 	case !j.joins:

@@ -123,9 +123,9 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Edit replaces the content of a file by the result of change. change may be called twice. Edit waits while other
-// processes edit the same file. If the file does not exist, change receives an empty text. If change returns an empty
-// text, Edit removes the file. If the text does not change, Edit needs no permission to write.
+// Edit replaces the content of a file by the result of the function change, which may be called twice. Edit waits while
+// other processes edit the same file. If the file does not exist, change receives an empty text. If change returns an
+// empty text, Edit removes the file. If the text does not change, Edit needs no permission to write.
 func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -36,8 +36,8 @@ const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
 // tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, the
-// layer of the column. A token of DNA may cover several letters, so with residues there is also a tensor [rows, 2]: the
-// positions in the record of the first and the last letter of each row.
+// layer of the column. A token of DNA may cover several letters, so with residues of DNA each record has one more
+// tensor [rows, 2], with the positions in the record of the first and the last letter of each row.
 //
 // The header stands at the start of the file, but its size is known only at the end. So the values are first written
 // from offset 0 of the temporary file on. At the end they are moved within the file, without a second copy on disk, to
@@ -213,7 +213,7 @@ func (e *safetensorsEncoder) addEmbedding(name string, rows int) {
 	e.addEntry(name, dtype, int64(e.spec.DType.size()), rows, e.spec.Dim)
 }
 
-// addEntry adds the entry of the next tensor, of values with the given size in bytes, to the header.
+// addEntry adds the entry of the next tensor to the header. The argument size is the number of bytes in each value.
 func (e *safetensorsEncoder) addEntry(name, dtype string, size int64, shape ...int) {
 	dims := make([]string, len(shape))
 	for i, n := range shape {
@@ -273,7 +273,8 @@ func (e *safetensorsEncoder) finish() error {
 	return nil
 }
 
-// header returns the length and the JSON of the header, padded to a multiple of 8 bytes, the alignment of tensors.
+// header returns the beginning of the file: 8 bytes with the length of the JSON, and the JSON, padded to a multiple of
+// 8 bytes, the alignment of tensors.
 func (e *safetensorsEncoder) header() []byte {
 	var h jsonText
 	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{`)

@@ -225,7 +225,7 @@ func TestSafetensorsWithDamagedIDs(t *testing.T) {
 	for _, change := range []func(b []byte){
 		func(b []byte) { b[body] = 1 },      // the first id does not begin at 0
 		func(b []byte) { b[body+8+7] = 1 },  // the first id ends after the text of all ids
-		func(b []byte) { b[body+80] = 255 }, // id 9 ends before it begins, or after the end of id 10
+		func(b []byte) { b[body+80] = 255 }, // id 9 ends after the end of id 10
 		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[-1]`) },
 		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[40]`) },
 	} {

@@ -22,8 +22,8 @@ type Format string
 // layout describes how outputs of one format are written.
 type layout struct {
 	format Format
-	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
-	// input and of the model, escaped.
+	// names returns the names of the output's files, the main file first. The argument stem is the name of the output
+	// without extensions, such as sample.esm2-8m. Most formats begin each name with the stem.
 	names func(s *Spec, stem string) []string
 	// check returns an error if the format does not support the output. It is nil for a format that supports every output.
 	check func(s *Spec) error
@@ -31,7 +31,7 @@ type layout struct {
 	open func(s *Spec, files *fileSet) (encoder, error)
 }
 
-// layouts returns all formats, the default first.
+// layouts returns the layouts of all formats, the default format first.
 func layouts() []layout {
 	return []layout{
 		{Parquet, oneFile, checkParquet, newParquetEncoder},
@@ -44,7 +44,8 @@ func layouts() []layout {
 	}
 }
 
-// oneFile returns the name of the single file of an output. The extension is the name of the format.
+// oneFile returns the name of an output that is a single file or, in the format Pt, a single folder. The extension is
+// the name of the format.
 func oneFile(s *Spec, stem string) []string { return []string{stem + "." + string(s.Format)} }
 
 func (f Format) layout() (layout, error) {
@@ -107,8 +108,8 @@ type Spec struct {
 	Meta    map[string]string // metadata of parquet, safetensors and h5 files: model, revision, dtype, …
 	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
 	Compress bool
-	// Matrix makes H5 write, for each column, one array of all records instead of an array for each record, and one array
-	// of the ids.
+	// Matrix makes H5 write one array of all records for each column, instead of an array for each record, and one more
+	// array with the ids.
 	Matrix bool
 
 	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8: one file with the results of a part of
@@ -120,14 +121,14 @@ type Spec struct {
 	IDsOnly bool
 
 	stem  string // name of the output without extensions; if empty, Paths makes it from Base and Model
-	table string // text that follows the model in file names if the output has several tables, such as .tokens
+	table string // text, such as .tokens, that follows the model in file names if the output has several tables
 }
 
 // Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain a Row
 // after Write.
 type Row struct {
 	ID, Description string
-	Index           int64 // position of the record in its input; only shards have it
+	Index           int64 // position of the record in its input; stored only in shards
 	Length          int   // number of letters that were embedded
 	Tokens          int   // number of tokens, including special tokens
 	Truncated       bool  // whether the record has more letters than were embedded
@@ -135,8 +136,8 @@ type Row struct {
 	// Start and End are the first and the last letter of a window in its record, counted from 1, if Spec.Windows is set.
 	// Parquet has columns for them. In other formats the id becomes ID:START-END, as samtools writes a region.
 	Start, End int
-	// Residues has the letters of each row of the columns with the pooling Residues, in the order of the rows. If a record
-	// was embedded in windows that overlap, several rows may have the same letters.
+	// Residues has, for each row of the columns with the pooling Residues, the range of letters that the row describes.
+	// If a record was embedded in windows that overlap, several rows may have the same letters.
 	Residues []Letters
 	// Embeddings has one slice per entry of Spec.Columns, with rows of Spec.Dim values one after the other: len(Residues)
 	// rows for the pooling Residues, Row.Tokens rows for the pooling Tokens, and one row for any other pooling.
@@ -166,7 +167,7 @@ type Writer interface {
 	Commit() ([]File, error)
 	// Abort removes all temporary files.
 	Abort() error
-	// Overflows returns the number of values, in all rows so far, that Spec.DType has turned into infinities.
+	// Overflows returns the number of values, in all rows so far, that are infinities in the type Spec.DType.
 	Overflows() int64
 }
 
@@ -367,8 +368,8 @@ func (o *output) fail(err error) error {
 	return failed
 }
 
-// check returns an error unless r has the shape that s requires, texts of at most maxText bytes, no negative count,
-// only finite values and no embedding of zeros only.
+// check returns an error if r does not have the shape that s requires, if its id and description together exceed
+// maxText bytes, if Length or Tokens is negative, or if an embedding has only zeros, a NaN or an infinity.
 func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
 		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)

@@ -523,7 +523,7 @@ func BenchmarkWrite(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					// finish, unlike Commit, does not sync the files, which would measure the disk.
+					// finish does not sync the files. Commit does, so with Commit the benchmark would measure the disk.
 					if err := w.(*output).tables[0].enc.finish(); err != nil {
 						b.Fatal(err)
 					}

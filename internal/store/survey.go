@@ -12,7 +12,7 @@ type Survey struct {
 	Columns []ColumnSurvey
 	// RepeatedIDs is the number of records whose id an earlier record has. Ids are compared by their 64-bit hashes.
 	RepeatedIDs int64
-	// Counted is the number of records, from the first on, whose ids, if the table has ids, were compared for repetitions.
+	// Counted is the smaller of Records and maxCounted. Ids are compared only among the first Counted records.
 	Counted int64
 }
 

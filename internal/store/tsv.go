@@ -6,8 +6,8 @@ import (
 	"seqembed/internal/half"
 )
 
-// TSV is a text file per column with one line per record, residue or token: the id, the position of a token or letters
-// of a residue, and the values, with tabs between.
+// TSV is a text file per column with one line per record, residue or token. A line has the id, the position of a token
+// or the letters of a residue, and the values, separated by tabs.
 const TSV Format = "tsv"
 
 // oneFilePerColumn returns the names of the files of a format that has a file for each column.

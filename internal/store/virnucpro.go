@@ -45,7 +45,7 @@ func checkVirNucPro(s *Spec) error {
 type virNucProEncoder struct {
 	kind      Kind
 	archive   *zipArchive
-	ids, data *atomicFile // pickle code: appends an item per record to the list on top of the unpickler's stack
+	ids, data *atomicFile // pickle code that appends an item per record to the list on top of the unpickler's stack
 	rows      int
 	pickle    pickle
 	bytes     []byte // buffer for one tensor
@@ -150,7 +150,8 @@ const (
 )
 
 // constant pushes a value that all records share onto the unpickler's stack. If known is set, constant takes the value
-// from the unpickler's memo. If known is not set, build pushes the value, and constant stores it in the memo.
+// from the unpickler's memo. If known is not set, the function build pushes the value, and constant stores it in the
+// memo.
 func (p *pickle) constant(memo byte, known bool, build func()) {
 	if known {
 		p.get(memo)

@@ -8,7 +8,7 @@ import (
 )
 
 // zipArchive writes a zip file whose entries are not compressed. NumPy and PyTorch can map or copy such entries
-// directly, and embeddings would hardly become smaller.
+// directly, and compression would hardly make embeddings smaller.
 type zipArchive struct {
 	file countingWriter
 	zip  *zip.Writer

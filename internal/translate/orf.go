@@ -13,7 +13,7 @@ type ORF struct {
 // argument least. They are in the order of the frames F1, F2, F3, R1, R2, R3 and, within a frame, of their position on
 // the strand. An open reading frame extends from the start of the frame, or from the end of a stop codon, to the next
 // stop codon or the end of the frame. If fromStart is true, it begins at the first start codon in this range instead,
-// whose amino acid becomes methionine; a range without a start codon has no open reading frame.
+// and its first amino acid is methionine; a range without a start codon has no open reading frame.
 func (c *Code) ORFs(seq []byte, least int, fromStart bool) (list []ORF) {
 	for _, f := range c.SixFrames(seq) {
 		codon := 0 // index in the frame of the first codon of stretch

@@ -9,17 +9,14 @@ import (
 	"seqembed/kernels"
 )
 
-// blockQueries is the largest number of query rows whose scores one task computes at a time. It is so small that the
-// scores for 1,000 keys, 192 KB, stay in the second-level cache.
+// blockQueries is the largest number of query rows whose scores are computed at a time. It is so small that the scores
+// for 1,000 keys, 192 KB, stay in the second-level cache.
 const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
 	stale   bool           // whether queries still describes the previous batch
-	queries []queryBlock   // the batch, divided into blocks of query rows
-	keys    []panels       // [sequences · heads]: Kᵀ of each head, with one column for each key
-	values  []panels       // [sequences · heads]: V of each head, with one column for each column of the head
-	memory  []float32      // holds the panels of keys and values
+	queries []queryRows    // the batch, divided into the query rows of tasks
 	angles  []*rotaryTable // one for each set of rotary frequencies
 	shapes  []attentionShape
 	words   func(n int) int // returns how many words hold n operand values; a word is a float32 or two bfloat16 values
@@ -28,68 +25,71 @@ type attentionScratch struct {
 // attentionShape is the number of heads of an Attention in the program, and the number of columns of a head.
 type attentionShape struct{ heads, d int }
 
-// queryBlock is a block of query rows of one sequence.
-type queryBlock struct{ sequence, first, rows int }
+// queryRows is a range of query rows of one sequence.
+type queryRows struct{ sequence, first, rows int }
 
-func (a *attentionScratch) divide(b kernels.Batch) {
+// divide divides the batch into the query rows of tasks. A task packs the keys and values of a whole sequence, so it
+// computes as many of its query rows as possible, as long as each worker has several tasks.
+func (a *attentionScratch) divide(b kernels.Batch, workers int) {
+	heads := a.shapes[0].heads
+	for _, shape := range a.shapes {
+		heads = min(heads, shape.heads)
+	}
+	blocks := len(b.IDs)*heads/(workers*tasksPerWorker*blockQueries) + 1
 	a.stale = false
 	a.queries = a.queries[:0]
 	for q := range b.Sequences() {
-		for i := 0; i < b.Len(q); i += blockQueries {
-			a.queries = append(a.queries, queryBlock{q, i, min(blockQueries, b.Len(q)-i)})
+		for i := 0; i < b.Len(q); i += blocks * blockQueries {
+			a.queries = append(a.queries, queryRows{q, i, min(blocks*blockQueries, b.Len(q)-i)})
 		}
 	}
+}
+
+// headScratch is the workspace of one worker in attention.
+type headScratch struct {
+	keys, values panels    // Kᵀ with one column for each key, and V, of the head of the current task
+	memory       []float32 // holds both panels
+	scores       []float32 // blockQueries rows of scores
+	queries      softmaxRows
+}
+
+// layOut assigns memory to the packed keys and values, whose layouts it receives.
+func (h *headScratch) layOut(keys, values panels) {
+	h.keys, h.values = keys, values
+	h.keys.at = h.memory[:h.keys.size()]
+	h.values.at = h.memory[h.keys.size():][:h.values.size()]
+}
+
+// panels returns the layouts of the packed keys and values of a head with n keys and d columns.
+func (a *attentionScratch) panels(n, d int) (keys, values panels) {
+	return *newPanels(n, a.words(d)), *newPanels(d, a.words(n))
 }
 
 // reserve grows the workspace of attention to the size that batch b needs. The error wraps kernels.ErrOutOfMemory if
 // too little memory is free. Without this check, a system that overcommits memory would grant the memory and kill the
 // process later.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
-	panels, longest := 0, 0
+	longest, size := b.Longest(), 0
 	for _, shape := range a.shapes {
-		n := 0
-		for q := range b.Sequences() {
-			n += shape.heads * (newPanels(b.Len(q), a.words(shape.d)).size() + newPanels(shape.d, a.words(b.Len(q))).size())
-			longest = max(longest, b.Len(q))
-		}
-		panels = max(panels, n)
-	}
-	if a.memory, err = memory.grow(a.memory, panels); err != nil {
-		return fmt.Errorf("keys and values of %d tokens: %w", len(b.IDs), err)
+		keys, values := a.panels(longest, shape.d)
+		size = max(size, keys.size()+values.size())
 	}
 	for i := range scratch {
-		scores := &scratch[i].scores
-		if *scores, err = memory.grow(*scores, blockQueries*newPanels(longest, 1).size()); err != nil {
+		h := &scratch[i].head
+		if h.memory, err = memory.grow(h.memory, size); err != nil {
+			return fmt.Errorf("keys and values of %d tokens: %w", longest, err)
+		}
+		if h.scores, err = memory.grow(h.scores, blockQueries*newPanels(longest, 1).size()); err != nil {
 			return fmt.Errorf("attention scores of %d tokens: %w", longest, err)
 		}
 	}
 	return nil
 }
 
-// layOut assigns memory to the packed keys and values of every sequence and head.
-func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
-	a.keys, a.values = a.keys[:0], a.values[:0]
-	need := 0
-	take := func(cols, inner int) panels {
-		p := *newPanels(cols, inner)
-		from := need
-		need += p.size()
-		p.at = a.memory[from:need]
-		return p
-	}
-	for q := range b.Sequences() {
-		for range heads {
-			a.keys = append(a.keys, take(b.Len(q), a.words(d)))
-			a.values = append(a.values, take(d, a.words(b.Len(q))))
-		}
-	}
-}
-
 // attention returns a function that runs an Attention on the current batch. If the operation has a Rotary, the function
 // first rotates the queries and keys. It writes them to scratch or, if scratch is nil, in place.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
-	width := out.cols
-	d := width / o.Heads
+	d := out.cols / o.Heads
 	if shape := (attentionShape{o.Heads, d}); !slices.Contains(s.heads.shapes, shape) {
 		s.heads.shapes = append(s.heads.shapes, shape)
 	}
@@ -98,44 +98,51 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		to := cmp.Or(scratch, qkv)
 		rotate, qkv = s.rotate(o.Rotary, to, qkv), to
 	}
-	pack := func(_, task int) {
-		sequence, head := task/o.Heads, task%o.Heads
-		words, ld := qkv.operand()
-		rows := words[int(s.batch.CuSeqlens[sequence])*ld : int(s.batch.CuSeqlens[sequence+1])*ld]
-		keys, values := &s.heads.keys[task], &s.heads.values[task]
-		if s.bf16 {
-			v := &s.variant.pairs
-			s.variant.packKeys(keys, rows[(width+head*d)/2:], ld)
-			v.arrangePanels(keys)
-			v.packValues(values, halves(rows)[2*width+head*d:], 2*ld, s.batch.Len(sequence))
-			v.arrangePanels(values)
-			return
-		}
-		s.variant.packKeys(keys, rows[width+head*d:], ld)
-		s.variant.packValues(values, rows[2*width+head*d:], ld)
-	}
 	attend := func(worker, task int) {
-		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
+		queries, head := s.heads.queries[task/o.Heads], task%o.Heads
+		s.pack(&s.scratch[worker].head, qkv, out.cols, queries.sequence, head*d, d)
+		for i := 0; i < queries.rows; i += blockQueries {
+			block := queryRows{queries.sequence, queries.first + i, min(blockQueries, queries.rows-i)}
+			s.attend(&o, out, qkv, worker, block, head, d)
+		}
 	}
 	return func() {
 		rotate()
 		if s.heads.stale {
-			s.heads.divide(s.batch)
+			s.heads.divide(s.batch, s.workers.size)
 		}
-		s.heads.layOut(s.batch, o.Heads, d)
-		s.workers.run(s.batch.Sequences()*o.Heads, pack)
 		s.workers.run(len(s.heads.queries)*o.Heads, attend)
 	}
 }
 
-// packKeys implements variant.packKeys in plain Go: it packs keys, rows of stride ld, as panels of the matrix Kᵀ.
+// pack packs the keys and values of the d columns from column on of a sequence. width is the number of columns of all
+// queries, keys and values each.
+func (s *runner) pack(h *headScratch, qkv *matrix, width, sequence, column, d int) {
+	words, ld := qkv.operand()
+	rows := words[int(s.batch.CuSeqlens[sequence])*ld : int(s.batch.CuSeqlens[sequence+1])*ld]
+	h.layOut(s.heads.panels(s.batch.Len(sequence), d))
+	if s.bf16 {
+		v := &s.variant.pairs
+		s.variant.packKeys(&h.keys, rows[(width+column)/2:], ld)
+		v.arrangePanels(&h.keys)
+		v.packValues(&h.values, halves(rows)[2*width+column:], 2*ld, s.batch.Len(sequence))
+		v.arrangePanels(&h.values)
+		return
+	}
+	s.variant.packKeys(&h.keys, rows[width+column:], ld)
+	s.variant.packValues(&h.values, rows[2*width+column:], ld)
+}
+
+// packKeys implements variant.packKeys in plain Go: it packs the keys, which have stride ld, as panels of the matrix
+// Kᵀ.
 func packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		p.fill(i, keys[i*panelCols*ld:], ld)
 	}
 }
 
-// packValues implements variant.packValues in plain Go: it packs values, rows of stride ld, as panels of the matrix V.
+// packValues implements variant.packValues in plain Go: it packs the values, which have stride ld, as panels of the
+// matrix V.
 func packValues(p *panels, values []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
@@ -151,12 +158,11 @@ func packValues(p *panels, values []float32, ld int) {
 	}
 }
 
-// attend computes the output of one block of queries for one head.
-func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, block queryBlock, head, d int) {
-	at := block.sequence*o.Heads + head
-	keys, values := &s.heads.keys[at], &s.heads.values[at]
+// attend computes the output of one block of queries for one head, whose keys and values are packed.
+func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, block queryRows, head, d int) {
+	own := &s.scratch[worker].head
+	keys, values := &own.keys, &own.values
 	n, ld := keys.cols, keys.count*panelCols
-	own := &s.scratch[worker]
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
 	queries, ldq := qkv.operand()
 	scores := product{out: own.scores, ldout: ld, a: queries[first*ldq+head*keys.inner:], lda: ldq, b: keys}
@@ -176,14 +182,15 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 		}
 	}
 	ldacc := values.count * panelCols
-	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
+	acc := s.scratch[worker].acc
+	sums := product{out: acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
-	rows, ldrows := own.acc, ldacc
+	rows, ldrows := acc, ldacc
 	if out.at != nil {
 		ldrows = stride(out.cols)
 		rows = out.at[first*ldrows+head*d:]
 	}
-	s.variant.scale(rows, ldrows, own.acc, ldacc, d, inverse)
+	s.variant.scale(rows, ldrows, acc, ldacc, d, inverse)
 	for r := range block.rows {
 		s.variant.round(out, first+r, head*d, rows[r*ldrows:][:d])
 	}
@@ -193,8 +200,9 @@ const (
 	// blockKeys is the largest number of scores of a row that one call of scoreMax or scoreExp processes. softmax adds
 	// the sums of the calls in float64, so that long rows lose no accuracy.
 	blockKeys = 512
-	// blockScores is the number of scores, 32 KB, whose exponentials softmax computes right after their maxima, while
-	// the scores are in the first-level cache. A longer row is processed alone.
+	// blockScores is the largest number of scores in a block of rows, 32 KB. For each block softmax computes first the
+	// maxima and then the exponentials, while the scores are in the first-level cache. A longer row is a block of its
+	// own.
 	blockScores = 8192
 )
 

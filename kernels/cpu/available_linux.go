@@ -30,7 +30,8 @@ func Available() (bytes int64, by string) {
 	return l.bytes, l.by
 }
 
-// add takes a limit into account under which left bytes can still be used. by is the name of the limit.
+// add takes a limit into account. The parameter left is the number of bytes that can still be used under the limit, and
+// by is the name of the limit.
 func (l *memoryLimits) add(left int64, by string) {
 	if left < l.bytes {
 		l.bytes, l.by = max(left, 0), by

@@ -1,11 +1,11 @@
-// Package cpu runs the operations of kernels on the cores of this machine, in float32 or with bfloat16 operands of
-// products.
+// Package cpu runs the operations of package kernels on the cores of this machine, in float32 or with bfloat16 operands
+// of products.
 //
 // When the matrix of a Linear is loaded, it is packed into panels of 16 output columns, in blocks along the inner
 // dimension, so that the product reads it sequentially. Activations are read in place. Attention packs the keys and
 // values of a sequence in the same way and uses the same matrix product. Activation functions are applied to each block
-// of a product while it is in the cache, except for gated products of some widths (see scratchOf). A fixed pool of
-// worker goroutines runs the tasks into which an operation is divided.
+// of a product while it is in the cache, except for a GEGLU whose number of result columns is not a multiple of 16. A
+// fixed pool of worker goroutines runs the tasks into which an operation is divided.
 //
 // In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair is as
 // large as a float32; both are called a word. Packing, tiles and tasks count words. A value that products read is
@@ -111,8 +111,8 @@ type model struct {
 // Close frees the weights.
 func (m *model) Close() error { return m.weights.free() }
 
-// Load reads the parts and copies them. It packs the matrix of a Linear into panels of 16 rows, several panels in
-// parallel.
+// Load reads the parts and copies them. It packs the matrix of a Linear into panels of 16 output columns, several
+// panels in parallel.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {

@@ -33,7 +33,8 @@ func fill(dst []float32, seed uint64) {
 }
 
 // benchOp compiles a program whose last operation before the Output is the operation to measure, and returns a function
-// that runs it. The sequences have equal length. build receives random rows and appends the operation.
+// that runs only this operation. The sequences have equal length. The function build receives random rows and appends
+// the operation.
 func benchOp(b *testing.B, s setup, sequences, length, cols int,
 	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(s.threads, s.variant, s.format)

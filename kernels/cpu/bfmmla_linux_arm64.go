@@ -4,9 +4,9 @@ package cpu
 
 import "golang.org/x/sys/unix"
 
-// hwcap2 is the type of an entry of the auxiliary vector in which Linux describes the processor (AT_HWCAP2 in
-// include/uapi/linux/auxvec.h). hwcap2BF16 is the bit in the value of the entry that stands for FEAT_BF16 (HWCAP2_BF16
-// in arch/arm64/include/uapi/asm/hwcap.h).
+// hwcap2 is the type of an entry of the auxiliary vector (AT_HWCAP2 in include/uapi/linux/auxvec.h). The value of this
+// entry describes the processor. Its bit hwcap2BF16 stands for FEAT_BF16 (HWCAP2_BF16 in
+// arch/arm64/include/uapi/asm/hwcap.h).
 const (
 	hwcap2     = 26
 	hwcap2BF16 = 1 << 14

@@ -29,9 +29,9 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	}
 }
 
-// TestConformance runs the conformance suite in float32 with every implementation of the kernels that this machine
-// supports. It skips the implementation in plain Go, which takes as long as all others together, unless it is the only
-// implementation, as in a build with the tag noasm (make noasm).
+// TestConformance runs the conformance suite in float32 with every implementation of the inner loops that this machine
+// supports. If there is an implementation in assembly, the test skips the one in plain Go, which takes as long as all
+// others together. A build with the tag noasm (make noasm) tests plain Go.
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {

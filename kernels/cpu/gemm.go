@@ -8,7 +8,7 @@ const (
 	// its panels.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is the minimum number of tasks per worker, if the product is wide enough. With many small tasks
+	// tasksPerWorker is the minimum number of tasks per worker, if the product is large enough. With many small tasks
 	// the fastest worker idles only briefly at the end.
 	tasksPerWorker = 12
 )
@@ -61,7 +61,8 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 
 // linear returns a function that runs a Linear. The activation is applied to each block while it is in the cache. The
 // exception is a gated product for which scratchOf asks for workspace: it is first written to scratch as a whole. For
-// all other products scratch is nil. add may be out, because only one task reads and writes each element.
+// all other products scratch is nil. The matrix add may be the matrix out, because only one task reads and writes each
+// element.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
 	apply, gate, err := s.variant.activation(o.Then)
 	switch {
@@ -124,8 +125,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns a part of the product, without Add: the rows with index row and above, in the n panels that begin with
-// index first. The output of the part is acc, whose rows are n panels wide.
+// part returns a part of the product, without Add: panels [first, first+n) of all rows from the index row on. The
+// output of the part is acc, whose rows are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {
@@ -172,8 +173,9 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 	return p
 }
 
-// eachBlock returns a function that divides an output with one row per token and count panels into tasks of at most
-// blockRows rows and widest panels, and calls do for each task. Tasks with the same panels are consecutive.
+// eachBlock returns a function that divides an output into tasks and calls do for each task. The output has one row per
+// token, and count is its number of panels. A task has at most blockRows rows. The parameter widest is the largest
+// number of panels in a task. Tasks with the same panels are consecutive.
 func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, n int)) func() {
 	var rows, rowBlocks, width int // values for the current batch
 	task := func(worker, task int) {
@@ -183,7 +185,7 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// If a task has one block of rows and share panels, each worker gets tasksPerWorker tasks. width is even,
+		// share is the number of panels in a task with which each worker gets tasksPerWorker tasks. width is even,
 		// because some kernels process two panels.
 		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)

@@ -50,7 +50,7 @@ func geluRow(x []float32) {
 	}
 }
 
-// gateGELURow sets out to GELU(in) · up.
+// gateGELURow sets each value of out to GELU(in) · up.
 func gateGELURow(out, in, up []float32) {
 	in, up = in[:len(out)], up[:len(out)]
 	for c, g := range in {

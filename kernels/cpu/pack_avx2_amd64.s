@@ -5,52 +5,62 @@
 #include "textflag.h"
 
 // func transpose8AVX2(panel *float32, rows *float32, ld int, count int, k int)
-// Requires: AVX, CMOV
+// Requires: AVX, CMOV, MMX+
 TEXT ·transpose8AVX2(SB), NOSPLIT, $0-40
 	MOVQ    panel+0(FP), AX
 	MOVQ    ld+16(FP), CX
 	SHLQ    $0x02, CX
 	MOVQ    count+24(FP), DX
 	MOVQ    k+32(FP), BX
-	XORQ    SI, SI
-	MOVQ    rows+8(FP), DI
+	MOVQ    CX, SI
+	SHLQ    $0x05, SI
+	XORQ    DI, DI
+	MOVQ    rows+8(FP), R8
 	CMPQ    DX, $0x01
-	CMOVQLE SI, CX
-	LEAQ    (DI)(CX*1), R8
-	CMPQ    DX, $0x02
-	CMOVQLE SI, CX
+	CMOVQLE DI, CX
 	LEAQ    (R8)(CX*1), R9
-	CMPQ    DX, $0x03
-	CMOVQLE SI, CX
+	CMPQ    DX, $0x02
+	CMOVQLE DI, CX
 	LEAQ    (R9)(CX*1), R10
-	CMPQ    DX, $0x04
-	CMOVQLE SI, CX
+	CMPQ    DX, $0x03
+	CMOVQLE DI, CX
 	LEAQ    (R10)(CX*1), R11
-	CMPQ    DX, $0x05
-	CMOVQLE SI, CX
+	CMPQ    DX, $0x04
+	CMOVQLE DI, CX
 	LEAQ    (R11)(CX*1), R12
-	CMPQ    DX, $0x06
-	CMOVQLE SI, CX
+	CMPQ    DX, $0x05
+	CMOVQLE DI, CX
 	LEAQ    (R12)(CX*1), R13
+	CMPQ    DX, $0x06
+	CMOVQLE DI, CX
+	LEAQ    (R13)(CX*1), R14
 	CMPQ    DX, $0x07
-	CMOVQLE SI, CX
-	LEAQ    (R13)(CX*1), CX
+	CMOVQLE DI, CX
+	LEAQ    (R14)(CX*1), CX
 
 block:
-	VMOVUPS    (DI), Y0
-	ADDQ       $0x20, DI
-	VMOVUPS    (R8), Y1
+	PREFETCHT0 (R8)(SI*1)
+	VMOVUPS    (R8), Y0
 	ADDQ       $0x20, R8
-	VMOVUPS    (R9), Y2
+	PREFETCHT0 (R9)(SI*1)
+	VMOVUPS    (R9), Y1
 	ADDQ       $0x20, R9
-	VMOVUPS    (R10), Y3
+	PREFETCHT0 (R10)(SI*1)
+	VMOVUPS    (R10), Y2
 	ADDQ       $0x20, R10
-	VMOVUPS    (R11), Y4
+	PREFETCHT0 (R11)(SI*1)
+	VMOVUPS    (R11), Y3
 	ADDQ       $0x20, R11
-	VMOVUPS    (R12), Y5
+	PREFETCHT0 (R12)(SI*1)
+	VMOVUPS    (R12), Y4
 	ADDQ       $0x20, R12
-	VMOVUPS    (R13), Y6
+	PREFETCHT0 (R13)(SI*1)
+	VMOVUPS    (R13), Y5
 	ADDQ       $0x20, R13
+	PREFETCHT0 (R14)(SI*1)
+	VMOVUPS    (R14), Y6
+	ADDQ       $0x20, R14
+	PREFETCHT0 (CX)(SI*1)
 	VMOVUPS    (CX), Y7
 	ADDQ       $0x20, CX
 	VUNPCKLPS  Y1, Y0, Y8
@@ -92,23 +102,26 @@ block:
 	RET
 
 // func copy16AVX2(panel *float32, rows *float32, ld int, count int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·copy16AVX2(SB), NOSPLIT, $0-32
 	MOVQ panel+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ld+16(FP), DX
 	SHLQ $0x02, DX
 	MOVQ count+24(FP), BX
+	MOVQ DX, SI
+	SHLQ $0x05, SI
 
 row:
-	VMOVUPS (CX), Y0
-	VMOVUPS 32(CX), Y1
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
-	ADDQ    $0x40, AX
-	ADDQ    DX, CX
-	DECQ    BX
-	JNZ     row
+	PREFETCHT0 (CX)(SI*1)
+	VMOVUPS    (CX), Y0
+	VMOVUPS    32(CX), Y1
+	VMOVUPS    Y0, (AX)
+	VMOVUPS    Y1, 32(AX)
+	ADDQ       $0x40, AX
+	ADDQ       DX, CX
+	DECQ       BX
+	JNZ        row
 	VZEROUPPER
 	RET
 

@@ -6,9 +6,9 @@ import (
 	"seqembed/internal/half"
 )
 
-// The functions in this file implement pairVariant in plain Go. Apart from the bits of NaN, they compute the same bits
-// as the instructions of AVX512_BF16, except narrowAll, which computes the same bits as the instruction BFCVTN of
-// arm64. Their products are far slower than products in float32.
+// The functions in this file implement pairVariant in plain Go. narrowAll computes the same bits as the instruction
+// BFCVTN of arm64, apart from the bits of NaN. All other functions compute the same bits as the instructions of
+// AVX512_BF16, again apart from NaN. Their products are far slower than products in float32.
 
 // tilePairs is a tileFunc for one panel of pairs. Like the instruction VDPBF16PS, it adds the second product of a pair
 // before the first, rounds after each addition, and replaces denormal numbers by zero.

@@ -166,8 +166,8 @@ func TestArrange(t *testing.T) {
 }
 
 // TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine without
-// instructions that multiply bfloat16, it runs only RunShortProducts, and in plain Go, which gives the same bits as the
-// assembly for amd64 (see TestTilePairs).
+// instructions that multiply bfloat16, it runs RunShortProducts in plain Go, and in short mode nothing. Plain Go gives
+// the same bits as the assembly for amd64 (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()

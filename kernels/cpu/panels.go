@@ -21,7 +21,7 @@ type panels struct {
 	cols, inner int
 	count       int // number of panels: cols/16, rounded up
 	at          []float32
-	half        []uint16 // single bfloat16 values, if the weights are stored so; at is then nil
+	half        []uint16 // single bfloat16 values, if the weights are stored so; the field at is nil then
 }
 
 // newPanels returns the layout of a matrix. The caller provides the memory.

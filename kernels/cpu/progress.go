@@ -30,7 +30,7 @@ func (p *progress) next(flops float64) {
 }
 
 // Done returns the part of the current batch's arithmetic that has been computed, from 0 to 1. It is an estimate:
-// within an operation, the tasks that have been taken count as computed. Any goroutine may call it.
+// within an operation, the tasks that have been taken count as computed. Any goroutine may call Done.
 func (p *progress) Done() float64 {
 	total := float64(p.total.Load())
 	if total == 0 {

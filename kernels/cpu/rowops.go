@@ -42,7 +42,7 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 	return o.Scale / (1 - float32(masked)/float32(len(ids)))
 }
 
-// norm works in place if out and in are the same memory.
+// norm works in place if the matrices out and in have the same memory.
 func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	apart := out.at == nil || &out.at[0] != &in.at[0]
@@ -97,15 +97,6 @@ func poolColumns(dst []float32, m *matrix, from, to int) {
 		}
 		for i := range part {
 			part[i] = float32(sums[i] / float64(to-from))
-		}
-	}
-}
-
-func (s *runner) output(index int, in *matrix) func() {
-	return func() {
-		dst := s.dst[index]
-		for r := range len(dst) / in.cols {
-			copy(dst[r*in.cols:], in.row(r))
 		}
 	}
 }

@@ -708,17 +708,62 @@ TEXT ·scoreMaxAVX2(SB), NOSPLIT, $0-56
 	VSUBPS       count<>+0(SB), Y2, Y2
 	VMOVUPS      x41000000<>+0(SB), Y4
 	VMOVUPS      x7fffffff<>+0(SB), Y5
-	VMOVUPS      x3f800000<>+0(SB), Y7
+	VXORPS       X3, X3, X3
+	VUCOMISS     X3, X1
+	JNE          sloped
 
-row:
+levelRow:
+	MOVQ    n+24(FP), SI
+	MOVQ    AX, DI
+	VMOVUPS xff800000<>+0(SB), Y6
+	SUBQ    $0x08, SI
+	JL      levelRest
+
+level:
+	VMOVUPS (DI), Y1
+	VMULPS  Y0, Y1, Y1
+	VMAXPS  Y1, Y6, Y6
+	ADDQ    $0x20, DI
+	SUBQ    $0x08, SI
+	JGE     level
+
+levelRest:
+	ADDQ      $0x08, SI
+	JZ        levelDone
+	LEAQ      lanes<>+32(SB), R8
+	NEGQ      SI
+	VMOVUPS   (R8)(SI*4), Y1
+	VMOVUPS   (DI), Y2
+	VMULPS    Y0, Y2, Y2
+	VBLENDVPS Y1, Y2, Y6, Y2
+	VMAXPS    Y2, Y6, Y6
+
+levelDone:
+	VEXTRACTF128 $0x01, Y6, X1
+	VMAXPS       X1, X6, X1
+	VPERMILPS    $0x4e, X1, X2
+	VMAXPS       X2, X1, X1
+	VPERMILPS    $0xb1, X1, X2
+	VMAXPS       X2, X1, X1
+	VMOVSS       X1, (BX)
+	ADDQ         CX, AX
+	ADDQ         $0x04, BX
+	DECQ         DX
+	JNZ          levelRow
+	JMP          done
+
+sloped:
+	VMOVUPS x3f800000<>+0(SB), Y7
+
+slopeRow:
 	MOVQ    n+24(FP), SI
 	MOVQ    AX, DI
 	VMOVAPS Y2, Y3
 	VMOVUPS xff800000<>+0(SB), Y6
 	SUBQ    $0x08, SI
-	JL      vectorRest
+	JL      slopeRest
 
-vector:
+slope:
 	VMOVUPS      (DI), Y8
 	VMULPS       Y0, Y8, Y8
 	VANDPS       Y5, Y3, Y9
@@ -727,11 +772,11 @@ vector:
 	VMAXPS       Y8, Y6, Y6
 	ADDQ         $0x20, DI
 	SUBQ         $0x08, SI
-	JGE          vector
+	JGE          slope
 
-vectorRest:
+slopeRest:
 	ADDQ         $0x08, SI
-	JZ           vectorDone
+	JZ           slopeDone
 	LEAQ         lanes<>+32(SB), R8
 	NEGQ         SI
 	VMOVUPS      (R8)(SI*4), Y8
@@ -743,7 +788,7 @@ vectorRest:
 	VBLENDVPS    Y8, Y9, Y6, Y9
 	VMAXPS       Y9, Y6, Y6
 
-vectorDone:
+slopeDone:
 	VEXTRACTF128 $0x01, Y6, X3
 	VMAXPS       X3, X6, X3
 	VPERMILPS    $0x4e, X3, X6
@@ -755,7 +800,9 @@ vectorDone:
 	ADDQ         CX, AX
 	ADDQ         $0x04, BX
 	DECQ         DX
-	JNZ          row
+	JNZ          slopeRow
+
+done:
 	VZEROUPPER
 	RET
 
@@ -828,18 +875,101 @@ TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-64
 	VMOVUPS      x41000000<>+0(SB), Y4
 	VMOVUPS      x7fffffff<>+0(SB), Y5
 	MOVQ         sums+56(FP), SI
-	VMOVUPS      x3f800000<>+0(SB), Y8
+	VXORPS       X3, X3, X3
+	VUCOMISS     X3, X1
+	JNE          sloped
 
-row:
+levelRow:
+	MOVQ         n+24(FP), DI
+	MOVQ         AX, R8
+	VBROADCASTSS (BX), Y7
+	VXORPS       Y6, Y6, Y6
+	SUBQ         $0x08, DI
+	JL           levelRest
+
+level:
+	VMOVUPS      (R8), Y1
+	VMULPS       Y0, Y1, Y1
+	VSUBPS       Y7, Y1, Y1
+	VMOVUPS      xc2ae0000<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y1
+	VMOVUPS      x4b400000<>+0(SB), Y3
+	VFMADD231PS  x3fb8aa3b<>+0(SB), Y1, Y3
+	VSUBPS       x4b400000<>+0(SB), Y3, Y2
+	VFNMADD231PS x3f318000<>+0(SB), Y2, Y1
+	VFNMADD231PS xb95e8083<>+0(SB), Y2, Y1
+	VMOVUPS      x3ab6888b<>+0(SB), Y2
+	VFMADD213PS  x3c0905be<>+0(SB), Y1, Y2
+	VFMADD213PS  x3d2aaa8d<>+0(SB), Y1, Y2
+	VFMADD213PS  x3e2aaa6e<>+0(SB), Y1, Y2
+	VFMADD213PS  x3f000000<>+0(SB), Y1, Y2
+	VFMADD213PS  x3f800000<>+0(SB), Y1, Y2
+	VFMADD213PS  x3f800000<>+0(SB), Y1, Y2
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y2, Y2
+	VADDPS       Y2, Y6, Y6
+	VMOVUPS      Y2, (R8)
+	ADDQ         $0x20, R8
+	SUBQ         $0x08, DI
+	JGE          level
+
+levelRest:
+	ADDQ         $0x08, DI
+	JZ           levelDone
+	LEAQ         lanes<>+32(SB), R9
+	NEGQ         DI
+	VMOVUPS      (R9)(DI*4), Y1
+	VMOVUPS      (R8), Y2
+	VMULPS       Y0, Y2, Y2
+	VSUBPS       Y7, Y2, Y2
+	VMOVUPS      xc2ae0000<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      x4b400000<>+0(SB), Y4
+	VFMADD231PS  x3fb8aa3b<>+0(SB), Y2, Y4
+	VSUBPS       x4b400000<>+0(SB), Y4, Y3
+	VFNMADD231PS x3f318000<>+0(SB), Y3, Y2
+	VFNMADD231PS xb95e8083<>+0(SB), Y3, Y2
+	VMOVUPS      x3ab6888b<>+0(SB), Y3
+	VFMADD213PS  x3c0905be<>+0(SB), Y2, Y3
+	VFMADD213PS  x3d2aaa8d<>+0(SB), Y2, Y3
+	VFMADD213PS  x3e2aaa6e<>+0(SB), Y2, Y3
+	VFMADD213PS  x3f000000<>+0(SB), Y2, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y3
+	VFMADD213PS  x3f800000<>+0(SB), Y2, Y3
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y3, Y3
+	VANDPS       Y1, Y3, Y3
+	VADDPS       Y3, Y6, Y6
+	VMOVUPS      Y3, (R8)
+
+levelDone:
+	VEXTRACTF128 $0x01, Y6, X1
+	VADDPS       X1, X6, X1
+	VPERMILPS    $0x4e, X1, X2
+	VADDPS       X2, X1, X1
+	VPERMILPS    $0xb1, X1, X2
+	VADDPS       X2, X1, X1
+	VMOVSS       X1, (SI)
+	ADDQ         $0x04, SI
+	ADDQ         CX, AX
+	ADDQ         $0x04, BX
+	DECQ         DX
+	JNZ          levelRow
+	JMP          done
+
+sloped:
+	VMOVUPS x3f800000<>+0(SB), Y8
+
+slopeRow:
 	MOVQ         n+24(FP), DI
 	MOVQ         AX, R8
 	VMOVAPS      Y2, Y3
 	VBROADCASTSS (BX), Y7
 	VXORPS       Y6, Y6, Y6
 	SUBQ         $0x08, DI
-	JL           vectorRest
+	JL           slopeRest
 
-vector:
+slope:
 	VMOVUPS      (R8), Y9
 	VMULPS       Y0, Y9, Y9
 	VANDPS       Y5, Y3, Y10
@@ -866,11 +996,11 @@ vector:
 	VMOVUPS      Y10, (R8)
 	ADDQ         $0x20, R8
 	SUBQ         $0x08, DI
-	JGE          vector
+	JGE          slope
 
-vectorRest:
+slopeRest:
 	ADDQ         $0x08, DI
-	JZ           vectorDone
+	JZ           slopeDone
 	LEAQ         lanes<>+32(SB), R9
 	NEGQ         DI
 	VMOVUPS      (R9)(DI*4), Y9
@@ -900,7 +1030,7 @@ vectorRest:
 	VADDPS       Y3, Y6, Y6
 	VMOVUPS      Y3, (R8)
 
-vectorDone:
+slopeDone:
 	VEXTRACTF128 $0x01, Y6, X3
 	VADDPS       X3, X6, X3
 	VPERMILPS    $0x4e, X3, X6
@@ -913,7 +1043,9 @@ vectorDone:
 	ADDQ         CX, AX
 	ADDQ         $0x04, BX
 	DECQ         DX
-	JNZ          row
+	JNZ          slopeRow
+
+done:
 	VZEROUPPER
 	RET
 

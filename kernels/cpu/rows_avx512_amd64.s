@@ -736,17 +736,63 @@ TEXT ·scoreMaxAVX512(SB), NOSPLIT, $0-56
 	VSUBPS       count<>+0(SB), Z2, Z2
 	VMOVUPS      x41800000<>+0(SB), Z4
 	VMOVUPS      x7fffffff<>+0(SB), Z5
-	VMOVUPS      x3f800000<>+0(SB), Z7
+	VXORPS       X3, X3, X3
+	VUCOMISS     X3, X1
+	JNE          sloped
 
-row:
+levelRow:
+	MOVQ    n+24(FP), SI
+	MOVQ    AX, DI
+	VMOVUPS xff800000<>+0(SB), Z6
+	SUBQ    $0x10, SI
+	JL      levelRest
+
+level:
+	VMOVUPS (DI), Z1
+	VMULPS  Z0, Z1, Z1
+	VMAXPS  Z1, Z6, Z6
+	ADDQ    $0x40, DI
+	SUBQ    $0x10, SI
+	JGE     level
+
+levelRest:
+	ADDQ    $0x10, SI
+	JZ      levelDone
+	MOVL    $0xffffffff, R8
+	BZHIL   SI, R8, R8
+	KMOVW   R8, K1
+	VMOVUPS (DI), Z1
+	VMULPS  Z0, Z1, Z1
+	VMAXPS  Z1, Z6, K1, Z6
+
+levelDone:
+	VEXTRACTF64X4 $0x01, Z6, Y1
+	VMAXPS        Y1, Y6, Y1
+	VEXTRACTF32X4 $0x01, Y1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0x4e, X1, X2
+	VMAXPS        X2, X1, X1
+	VPERMILPS     $0xb1, X1, X2
+	VMAXPS        X2, X1, X1
+	VMOVSS        X1, (BX)
+	ADDQ          CX, AX
+	ADDQ          $0x04, BX
+	DECQ          DX
+	JNZ           levelRow
+	JMP           done
+
+sloped:
+	VMOVUPS x3f800000<>+0(SB), Z7
+
+slopeRow:
 	MOVQ    n+24(FP), SI
 	MOVQ    AX, DI
 	VMOVAPS Z2, Z3
 	VMOVUPS xff800000<>+0(SB), Z6
 	SUBQ    $0x10, SI
-	JL      vectorRest
+	JL      slopeRest
 
-vector:
+slope:
 	VMOVUPS      (DI), Z8
 	VMULPS       Z0, Z8, Z8
 	VANDPS       Z5, Z3, Z9
@@ -755,11 +801,11 @@ vector:
 	VMAXPS       Z8, Z6, Z6
 	ADDQ         $0x40, DI
 	SUBQ         $0x10, SI
-	JGE          vector
+	JGE          slope
 
-vectorRest:
+slopeRest:
 	ADDQ         $0x10, SI
-	JZ           vectorDone
+	JZ           slopeDone
 	MOVL         $0xffffffff, R8
 	BZHIL        SI, R8, R8
 	KMOVW        R8, K1
@@ -770,7 +816,7 @@ vectorRest:
 	VSUBPS       Z4, Z3, Z3
 	VMAXPS       Z8, Z6, K1, Z6
 
-vectorDone:
+slopeDone:
 	VEXTRACTF64X4 $0x01, Z6, Y3
 	VMAXPS        Y3, Y6, Y3
 	VEXTRACTF32X4 $0x01, Y3, X6
@@ -784,7 +830,9 @@ vectorDone:
 	ADDQ          CX, AX
 	ADDQ          $0x04, BX
 	DECQ          DX
-	JNZ           row
+	JNZ           slopeRow
+
+done:
 	VZEROUPPER
 	RET
 
@@ -868,18 +916,103 @@ TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-64
 	VMOVUPS      x3c0905be<>+0(SB), Z15
 	VMOVUPS      x3ab6888b<>+0(SB), Z16
 	MOVQ         sums+56(FP), SI
-	VMOVUPS      Z11, Z19
+	VXORPS       X3, X3, X3
+	VUCOMISS     X3, X1
+	JNE          sloped
 
-row:
+levelRow:
+	MOVQ         n+24(FP), DI
+	MOVQ         AX, R8
+	VBROADCASTSS (BX), Z18
+	VXORPS       Z17, Z17, Z17
+	SUBQ         $0x10, DI
+	JL           levelRest
+
+level:
+	VMOVUPS      (R8), Z1
+	VMULPS       Z0, Z1, Z1
+	VSUBPS       Z18, Z1, Z1
+	VMOVUPS      Z6, Z2
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z7, Z3
+	VFMADD231PS  Z8, Z1, Z3
+	VSUBPS       Z7, Z3, Z2
+	VFNMADD231PS Z9, Z2, Z1
+	VFNMADD231PS Z10, Z2, Z1
+	VMOVUPS      Z16, Z2
+	VFMADD213PS  Z15, Z1, Z2
+	VFMADD213PS  Z14, Z1, Z2
+	VFMADD213PS  Z13, Z1, Z2
+	VFMADD213PS  Z12, Z1, Z2
+	VFMADD213PS  Z11, Z1, Z2
+	VFMADD213PS  Z11, Z1, Z2
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z2, Z2
+	VADDPS       Z2, Z17, Z17
+	VMOVUPS      Z2, (R8)
+	ADDQ         $0x40, R8
+	SUBQ         $0x10, DI
+	JGE          level
+
+levelRest:
+	ADDQ         $0x10, DI
+	JZ           levelDone
+	MOVL         $0xffffffff, R9
+	BZHIL        DI, R9, R9
+	KMOVW        R9, K1
+	VMOVUPS      (R8), Z1
+	VMULPS       Z0, Z1, Z1
+	VSUBPS       Z18, Z1, Z1
+	VMOVUPS      Z6, Z2
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z7, Z3
+	VFMADD231PS  Z8, Z1, Z3
+	VSUBPS       Z7, Z3, Z2
+	VFNMADD231PS Z9, Z2, Z1
+	VFNMADD231PS Z10, Z2, Z1
+	VMOVUPS      Z16, Z2
+	VFMADD213PS  Z15, Z1, Z2
+	VFMADD213PS  Z14, Z1, Z2
+	VFMADD213PS  Z13, Z1, Z2
+	VFMADD213PS  Z12, Z1, Z2
+	VFMADD213PS  Z11, Z1, Z2
+	VFMADD213PS  Z11, Z1, Z2
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z2, Z2
+	VMOVAPS.Z    Z2, K1, Z2
+	VADDPS       Z2, Z17, Z17
+	VMOVUPS      Z2, (R8)
+
+levelDone:
+	VEXTRACTF64X4 $0x01, Z17, Y1
+	VADDPS        Y1, Y17, Y1
+	VEXTRACTF32X4 $0x01, Y1, X2
+	VADDPS        X2, X1, X1
+	VPERMILPS     $0x4e, X1, X2
+	VADDPS        X2, X1, X1
+	VPERMILPS     $0xb1, X1, X2
+	VADDPS        X2, X1, X1
+	VMOVSS        X1, (SI)
+	ADDQ          $0x04, SI
+	ADDQ          CX, AX
+	ADDQ          $0x04, BX
+	DECQ          DX
+	JNZ           levelRow
+	JMP           done
+
+sloped:
+	VMOVUPS Z11, Z19
+
+slopeRow:
 	MOVQ         n+24(FP), DI
 	MOVQ         AX, R8
 	VMOVAPS      Z2, Z3
 	VBROADCASTSS (BX), Z18
 	VXORPS       Z17, Z17, Z17
 	SUBQ         $0x10, DI
-	JL           vectorRest
+	JL           slopeRest
 
-vector:
+slope:
 	VMOVUPS      (R8), Z20
 	VMULPS       Z0, Z20, Z20
 	VANDPS       Z5, Z3, Z21
@@ -906,11 +1039,11 @@ vector:
 	VMOVUPS      Z21, (R8)
 	ADDQ         $0x40, R8
 	SUBQ         $0x10, DI
-	JGE          vector
+	JGE          slope
 
-vectorRest:
+slopeRest:
 	ADDQ         $0x10, DI
-	JZ           vectorDone
+	JZ           slopeDone
 	MOVL         $0xffffffff, R9
 	BZHIL        DI, R9, R9
 	KMOVW        R9, K1
@@ -940,7 +1073,7 @@ vectorRest:
 	VADDPS       Z3, Z17, Z17
 	VMOVUPS      Z3, (R8)
 
-vectorDone:
+slopeDone:
 	VEXTRACTF64X4 $0x01, Z17, Y3
 	VADDPS        Y3, Y17, Y3
 	VEXTRACTF32X4 $0x01, Y3, X17
@@ -955,7 +1088,9 @@ vectorDone:
 	ADDQ          CX, AX
 	ADDQ          $0x04, BX
 	DECQ          DX
-	JNZ           row
+	JNZ           slopeRow
+
+done:
 	VZEROUPPER
 	RET
 

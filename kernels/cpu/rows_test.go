@@ -93,7 +93,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		v.scoreExp(rows, ld, n, 0.7, 0.1, position, maxima, sums)
 		plain.scoreExp(want, ld, n, 0.7, 0.1, position, wantMaxima, wantSums)
 		// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
-		// one lane of a vector adds up to n/4 weights.
+		// one lane of a vector adds as many as n/4 weights.
 		for r := range queries {
 			near(t, v.name+" weights", rows[r*ld:][:n], want[r*ld:][:n], 32)
 		}

@@ -27,8 +27,8 @@ type runner struct {
 	progress
 }
 
-// step runs one operation on the current batch. Compile creates run and the closures that it needs, so that a batch
-// allocates nothing.
+// step runs one operation on the current batch. Compile creates the function run and the closures that run needs, so
+// that a batch allocates nothing.
 type step struct {
 	name              string
 	perToken, perPair float64 // FLOPs per token, and per ordered pair of tokens of a sequence
@@ -39,10 +39,9 @@ type step struct {
 type scratch struct {
 	acc       []float32  // accumulators of a product
 	converted []float32  // maxPanels panels of a block, converted from bfloat16 to float32
-	scores    []float32  // blockQueries rows of scores
 	row       []float32  // a row in float32, of a matrix that is stored only as bfloat16
 	factor    [1]float32 // the factor of a sequence's embeddings
-	queries   softmaxRows
+	head      headScratch
 }
 
 // Compile allocates the slots of the program's plan and prepares every operation.
@@ -122,7 +121,7 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	case kernels.Range:
 		s.run = r.pool(o, out, in)
 	case kernels.Output:
-		s.run = r.output(int(o), in)
+		s.run = func() { in.copyTo(r.dst[o]) }
 	}
 	return s, err
 }
@@ -188,6 +187,13 @@ func halves(words []float32) []uint16 {
 }
 
 func (m *matrix) row(r int) []float32 { return m.at[r*stride(m.cols):][:m.cols] }
+
+// copyTo copies rows to dst, without the gaps between them, until dst is full.
+func (m *matrix) copyTo(dst []float32) {
+	for r := range len(dst) / m.cols {
+		copy(dst[r*m.cols:], m.row(r))
+	}
+}
 
 // halfRow returns a row as bfloat16. After an odd number of values a zero follows.
 func (m *matrix) halfRow(r int) []uint16 {

@@ -2,9 +2,9 @@
 
 package cpu
 
-// tile is an assembly kernel for a fixed number of rows. Of the parameters of run, count is the number of tiles to
-// compute, one below the other, and ahead is the distance in bytes from panel to the memory that the kernel prefetches.
-// The others are those of tileFunc.
+// tile is an assembly kernel for a fixed number of rows. Its function run has two parameters that tileFunc does not
+// have: count is the number of tiles to compute, one below the other, and ahead is the distance in bytes from the panel
+// to the memory that the kernel prefetches.
 type tile struct {
 	rows int
 	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int, count int)

@@ -50,8 +50,8 @@ type pairVariant struct {
 	// arrange brings the words of a packed panel into the order that tile reads. It is nil if tile reads the order that
 	// type panels describes.
 	arrange func(panel []float32)
-	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of values. out may be the
-	// memory of in.
+	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of values. The slice out
+	// may be the memory of the slice in.
 	narrow func(out []uint16, in []float32)
 	// packValues packs n rows of values, which have stride ld, as panels of V, in the order that type panels describes.
 	packValues func(p *panels, values []uint16, ld, n int)
@@ -80,8 +80,8 @@ func (v *pairVariant) arrangePanels(p *panels) {
 //
 //	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[(⌊c/16⌋·k + i)·16 + c mod 16] + bias[c] + add[r·ldadd + c]
 //
-// If bias or add is nil, its term is left out. add may be the same memory as out. k is at most blockK. Each sum has one
-// accumulator. The terms of a sum are added in the order of i, whatever rows and n are.
+// If bias or add is nil, its term is omitted. The slice add may be the same memory as the slice out. k is at most
+// blockK. Each sum has one accumulator. The terms of a sum are added in the order of i, whatever rows and n are.
 type tileFunc func(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int)
 
 // portable returns the variant in plain Go, which every machine can run.
@@ -94,8 +94,9 @@ func portable() *variant {
 	}
 }
 
-// activation returns the function that computes activation a. apply computes in place; gate multiplies up by a function
-// of in. Identity has neither function, and every other activation has one of the two.
+// activation returns the function that computes activation a. The function apply computes in place. The function gate
+// multiplies its argument up by a function of its argument in. Identity has neither function, and every other
+// activation has one of the two.
 func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
 	switch a {
 	case kernels.Identity:

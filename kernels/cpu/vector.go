@@ -22,7 +22,7 @@ type vector struct {
 	standardize func(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
 	rotate      func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
-	side      int // transpose processes side rows, and side columns at a time
+	side      int // number of rows that transpose processes, and of columns that it processes at a time
 	transpose func(panel *float32, rows *float32, ld int, count int, k int)
 	copy16    func(panel *float32, rows *float32, ld int, count int)
 	widen     func(out *float32, half *uint16, n int)
@@ -97,8 +97,9 @@ func (v vector) widenBF16(out []float32, half []uint16) {
 	widen(out[whole:], half[whole:])
 }
 
-// packKeys packs keys, rows of stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If p.inner is
-// not a multiple of v.side, packKeys packs in plain Go. p.inner is the head size, or half of it for pairs of bfloat16.
+// packKeys packs the keys, which have stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If
+// p.inner is not a multiple of v.side, packKeys packs in plain Go. p.inner is the head size, or half of it for pairs of
+// bfloat16.
 func (v vector) packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols

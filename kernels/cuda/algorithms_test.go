@@ -63,8 +63,8 @@ func BenchmarkAlgorithms(b *testing.B) {
 	}
 }
 
-// productBench holds the matrices of the largest product. Their values are random, because a GPU multiplies zeros with
-// less power and therefore faster.
+// productBench holds matrices that are large enough for every product. The values of the matrices are random, because a
+// GPU multiplies zeros with less power and therefore faster.
 type productBench struct {
 	backend          *Backend
 	rows             int
@@ -106,8 +106,8 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	})
 }
 
-// algorithms times the algorithms that cuBLAS offers for the product s. It also reports for each whether its result has
-// the same bits as that of the first.
+// algorithms times the algorithms that cuBLAS offers for the product s. For each algorithm it also reports whether the
+// result has the same bits as the result of the first algorithm.
 func (pb *productBench) algorithms(b *testing.B, s Product) {
 	d, p := pb.backend.device, pb.backend.products
 	want := uint32(0)
@@ -152,8 +152,9 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	}
 }
 
-// time runs a product twice without timing it, first with other input, so that no result of another algorithm remains,
-// and then n times. It returns the seconds that the n runs took by the device's clock.
+// time runs a product n times and returns the seconds that the n runs took by the device's clock. Before that it runs
+// the product twice without timing it. The first of these two runs has other input, so that the result of another
+// algorithm cannot remain in the memory.
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32

@@ -10,7 +10,7 @@ import (
 )
 
 // attentionScratch returns the workspace that an attention needs, as a number of columns in the operands' type. cols is
-// the number of columns of the attention's result, and the argument as is the precision in which later operations read
+// the number of columns of the attention's result. The argument "as" is the precision in which later operations read
 // that result. The 16-bit kernels need cols columns for the rotated keys. They need cols columns more if the result is
 // read only in float32, because they cannot write float32.
 func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels.Precision) int {
@@ -84,9 +84,9 @@ func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	return c.constant(slopes)
 }
 
-// rotateKeys returns a function that launches the kernel that rotates keys. The kernel reads the keys in qkv and writes
-// the rotated keys to the address to. turns is the address of the table of cosines and sines that compiler.rotation
-// returns.
+// rotateKeys returns a function that launches the kernel that rotates keys. The kernel reads the keys in qkv. The
+// argument to is the address at which it stores the rotated keys, and the argument turns is the address of the table of
+// cosines and sines that compiler.rotation returns.
 func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) func(*submission) {
 	k, pos := c.typed("rotate_keys"), c.tables.pos
 	return func(s *submission) {

@@ -61,7 +61,8 @@ func rounded(t kernels.DType, values []float32) []float32 {
 }
 
 // TestGPURotationInAttention checks that an attention with a Rotary gives the same bits as an attention without a
-// Rotary on rotated rows. Both must round the rotated queries and keys to the operands' type before their product.
+// Rotary on rotated rows. So the attention with a Rotary must round the rotated queries and keys to the operands' type
+// before it multiplies them.
 func TestGPURotationInAttention(t *testing.T) {
 	batch := rowsOf(65, 1, 130, 300, 1025)
 	if testing.Short() {

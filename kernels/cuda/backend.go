@@ -17,11 +17,11 @@ type Options struct {
 	// The options below are for benchmarks that compare ways of choosing an algorithm of cuBLAS. Without cuBLAS they
 	// have no effect. Backend.Name contains them, because they may change the bits of results.
 
-	// FirstAlgorithm uses the first usable algorithm that cuBLAS offers for a matrix product, even where the backend
-	// prefers an algorithm with a tile of 128 by 128 (see largeRows).
+	// FirstAlgorithm uses the first usable algorithm that cuBLAS offers for a matrix product. Without this option the
+	// backend may prefer an algorithm with a tile of 128 by 128 (see largeRows).
 	FirstAlgorithm bool
 	// FreeAlgorithm asks cuBLAS again whenever the number of rows changes, and uses the first usable algorithm, even if
-	// the algorithm splits the inner dimension. A record may then have other bits in another batch.
+	// the algorithm splits the inner dimension. The bits of a sequence's embedding may then differ from batch to batch.
 	FreeAlgorithm bool
 }
 
@@ -110,7 +110,7 @@ func usable(i gpu.Info, images []gpu.Image) error {
 	return gpu.CheckDriver(i.Driver, images)
 }
 
-// do calls work with the device's context.
+// do calls the function work with the device's context.
 func (b *Backend) do(work func(*gpu.Context)) error { return outOfMemory(b.device.Do(work)) }
 
 // outOfMemory returns err. If err says that the device is out of memory, the result also wraps kernels.ErrOutOfMemory.
@@ -125,8 +125,8 @@ type memoryError struct{ error }
 
 func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOfMemory} }
 
-// Name lists the things on which the bits of the results depend: the device, the CUDA version of the driver, which
-// compiles the kernels, the library for matrix products with its options, and the operands' type.
+// Name lists the things on which the bits of the results depend: the device, the CUDA version of the driver (the driver
+// compiles the kernels), the library for matrix products with its options, and the operands' type.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {
@@ -157,8 +157,8 @@ func (b *Backend) Close() error {
 	return err
 }
 
-// cublasVariable is the environment variable that names cuBLAS: a libcublasLt file, a folder that contains such a file,
-// or "none" to do without cuBLAS.
+// cublasVariable is the environment variable that selects cuBLAS. Its value is the path of a libcublasLt file, the path
+// of a folder that contains such a file, or "none" to do without cuBLAS.
 const cublasVariable = "EMBED_CUBLAS"
 
 // ErrCublasOff is wrapped by Cublas.Err if the user has turned cuBLAS off.

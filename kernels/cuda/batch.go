@@ -30,7 +30,7 @@ type buffer struct {
 	ids    driver.Pointer   // int32 [T], the token ids
 	cu     driver.Pointer   // int32 [S+1], cu_seqlens: the offset of each sequence
 	blocks driver.Pointer   // int2 [maxBlocks], blocks of query rows for attention, as cut returns them
-	ranges []driver.Pointer // for each range of tables.pooled int2 [S], as the method rows returns it
+	ranges []driver.Pointer // int2 [S] for each range in tables.pooled, as the method rows returns them
 
 	read gpu.Event // happens when the last kernel that reads this buffer has finished
 }
@@ -95,7 +95,7 @@ func (s *submission) begin() {
 }
 
 // swap selects the other half of the double buffer for the next batch. The batch before the previous one used that
-// half, so swap makes later uploads on the stream loads wait until that batch has run.
+// half, so swap makes the upload stream (loads) wait until that batch has run.
 func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Record(t.read, compute)
 	other := &t.buffers[0]

@@ -20,8 +20,8 @@ const (
 	budgetReserve = workspaceBytes + 64<<20
 
 	// bookkeepingBytes is the size in bytes of the tables (type tables) for each token, as if every token were a
-	// sequence. The terms stand for the fields pos and seq; ids and one entry of blocks, in both buffers; scale; cu and
-	// a second entry of blocks, in both buffers.
+	// sequence. The first term is for the fields pos and seq, the second for ids and one entry of blocks in both
+	// buffers, the third for scale, and the last for cu and a second entry of blocks in both buffers.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
 	// rangeBytes is the size in bytes of one sequence's entries in buffer.ranges, for one range and in both buffers.
 	rangeBytes = 2 * 8

@@ -154,8 +154,8 @@ func (c *compiler) kernel(name string) kernel {
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
 // convert returns a function that launches a conversion between the float32 copy and the 16-bit copy of a matrix. name
-// is "narrow" (from float32) or "widen" (to float32). The function does nothing if to or from is null, or if both are
-// the same memory, as may be if the operands' type is float32.
+// is "narrow" (from float32) or "widen" (to float32). The function does nothing if one of the addresses is null, or if
+// they are equal. They can be equal if the operands' type is float32.
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 || to == from {
 		return func(*submission) {}

@@ -19,10 +19,10 @@ type contract struct {
 	shared func(d int) int
 }
 
-// tile is the part of a result that one block computes: rows × cols elements. The strings of and by name the dimensions
-// of the result that rows and cols divide. The grid's x counts the tiles along the columns, and its y the tiles along
-// the rows. If the rows need more than maxGridY tiles, the kernel loops over the rest. If cols is 0 (a tile has whole
-// rows) or flat is set, x counts all tiles.
+// tile is the part of a result that one block computes: rows × cols elements. The field "of" is a name for the number
+// of rows of the result, such as M, and the field "by" a name for its number of columns, such as N. The grid's x counts
+// the tiles along the columns, and its y the tiles along the rows. If the rows need more than maxGridY tiles, the
+// kernel loops over the rest. If cols is 0 (a tile has whole rows) or flat is set, x counts all tiles.
 type tile struct {
 	rows, cols int
 	of, by     string

@@ -37,7 +37,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 }
 
 // TestOpeningFailsCleanly makes driver calls in Open fail, one at a time. The error must contain the driver's error
-// code, and wrap kernels.ErrOutOfMemory only if memory of the device is missing. The context and pinned memory must be
+// code, and wrap kernels.ErrOutOfMemory only if the device is out of memory. The context and pinned memory must be
 // released.
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {

@@ -37,9 +37,9 @@ type Cublas struct {
 // Attempt is a place where a library was searched for.
 type Attempt = driver.Attempt
 
-// TestedOn is the only GPU on which the package's tests have passed: with the Go code of commit 590218f, and with
-// kernels that have not changed since. The Go code of later commits has been tested only on the software GPU (package
-// softgpu).
+// TestedOn is the only GPU on which the package's tests have passed. They passed with the Go code of commit 590218f;
+// the kernels have not changed since then. The Go code of later commits has been tested only on the software GPU
+// (package softgpu).
 const TestedOn = "NVIDIA H200 (compute capability 9.0, driver 580.159.04)"
 
 // Tested reports whether the device has the compute capability of TestedOn.

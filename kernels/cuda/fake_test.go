@@ -89,7 +89,8 @@ func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	return make([]byte, n)
 }
 
-// host returns n bytes of pinned memory. The driver must not use any other host memory after a call has returned.
+// host returns n bytes of pinned memory. The test fails if the memory is not pinned, because the driver must not use
+// other host memory after a call has returned.
 func (f *fakeGPU) host(at uintptr, n int) []byte {
 	for start, words := range f.hosts {
 		if at >= start && at+uintptr(n) <= start+uintptr(8*len(words)) {
@@ -129,8 +130,8 @@ func (f *fakeGPU) object() driver.Handle {
 	return f.objects
 }
 
-// driver returns the functions that the package calls. Each call is recorded. A call fails if the map fails has an
-// entry for its name.
+// driver returns the functions that the package calls. Each call is recorded. If f.fails has a code for the name of a
+// call, the call does nothing and returns that code.
 func (f *fakeGPU) driver() *driver.CUDA {
 	call := func(name string, work func() driver.Result) driver.Result {
 		f.mu.Lock()

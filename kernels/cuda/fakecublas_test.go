@@ -15,7 +15,7 @@ type fakeCublas struct {
 	refused func(rows int) bool                // whether the algorithm does not support that number of rows
 	none    bool                               // the heuristic offers no algorithm that sums in one piece
 	free    bool                               // the test sets Options.FreeAlgorithm
-	large   bool                               // it offers a third algorithm, of tile 128 by 128, for largeRows rows
+	large   bool                               // a third algorithm, with tile128x128, is offered for largeRows rows
 	unknown map[int32]bool                     // attributes of algorithms that the library does not know
 	answer  driver.Status                      // status that the heuristic returns
 	queries []uint64                           // the rows of each heuristic query
@@ -23,7 +23,7 @@ type fakeCublas struct {
 	runs    int
 }
 
-// Attributes of the fake, under which it stores the arguments with which a layout or a descriptor was created.
+// Attributes under which the fake stores the arguments with which a layout or a descriptor was created.
 const (
 	fakeType = 100 + iota
 	fakeRows

@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch is a launch of a kernel, which it runs as plain loops. If the grid is too small, the result is incomplete
-// or the test fails.
+// fakeLaunch is a launch of a kernel. The method run computes the result in plain loops. If the grid is too small, the
+// result is incomplete or the test fails.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
@@ -212,8 +212,8 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	}
 }
 
-// turn scales the heads of a row by factor and rotates them. Each head has d columns. The first head begins at column
-// from.
+// turn multiplies the heads of a row by a factor and rotates them. Each head has d columns. The argument from is the
+// column at which the first head begins.
 func (k *fakeLaunch) turn(row []float32, from, position, heads, d int, factor float32) {
 	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, kernels.FP32).row(0)
 	for h := range heads {

@@ -107,9 +107,9 @@ func fromFP16(bits uint16) float32 {
 	return v[0]
 }
 
-// alone launches a single kernel. Its input is rows of inCols values of the operands' type, and its result, which alone
-// returns, is rows of outCols values. If outCols is inCols, the kernel works in place. alone is for kernels that
-// programs use only after a product of cuBLAS.
+// alone launches a single kernel and returns the kernel's result. The input has inCols columns and the result has
+// outCols columns, both in the operands' type. If outCols is inCols, the kernel works in place. Programs use the
+// kernels that are tested with this function only after a product of cuBLAS.
 func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, outCols int, params func(out, in driver.Pointer) []gpu.Param) []float32 {
 	t.Helper()
 	size := sizeOf(b.dtype)
@@ -147,10 +147,10 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 	return result
 }
 
-// TestGPUGELU gives the values of both 16-bit types to the four kernels that apply the GELU: every value to the two
-// that run alone, and every finite value to the two that multiply by the identity matrix first. Each result must differ
-// from the GELU with math.Erfc by at most 2e-7 plus half an ulp of the type. The result for NaN and +∞ must not be
-// finite; the result for −∞ is not checked.
+// TestGPUGELU checks the four kernels that apply the GELU, in both 16-bit types. The kernels activate and gate get
+// every value of the type. The kernels gemm_gelu and gemm_geglu get every finite value, and multiply it by the identity
+// matrix first. Each result must differ from the GELU with math.Erfc by at most 2e-7 plus half an ulp of the type. The
+// result for NaN and +∞ must not be finite; the result for −∞ is not checked.
 func TestGPUGELU(t *testing.T) {
 	requireGPU(t, kernels.FP32).Close()
 	t.Setenv(cublasVariable, "none") // the package's own products apply the activation

@@ -16,7 +16,7 @@ func TestGoldensOfTheLaunches(t *testing.T) {
 		if g.Model == "dnabert-s-2l" {
 			longest = 24
 			if raceDetector {
-				continue // it takes a minute under the race detector, and ESM-2 uses the same goroutines
+				continue // this model takes a minute under the race detector, and ESM-2 uses the same goroutines
 			}
 		}
 		for dtype, bars := range map[kernels.DType]goldentest.Bars{

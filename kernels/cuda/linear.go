@@ -79,8 +79,8 @@ func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, ad
 }
 
 // activation returns a function that launches the activation of a product that cuBLAS has computed, and then updates
-// the 16-bit copy of out if out also has a float32 copy. A GEGLU reads from the memory product; for other activations
-// the product is in the memory of out, and they work in place.
+// the 16-bit copy of out if out also has a float32 copy. For a GEGLU, the argument product is separate memory, from
+// which the kernel reads. For other activations it is the memory of out, and the kernel works in place.
 func (c *compiler) activation(then kernels.Activation, out *matrix, product *memory) func(*submission) {
 	narrow := c.convert("narrow", out.narrow, out.wide, out.cols)
 	if then == kernels.Identity {

@@ -14,7 +14,7 @@ import (
 type Product struct {
 	N    int  `json:"n"`
 	K    int  `json:"k"`
-	Wide bool `json:"wide"` // Out, bias and Add are float32; otherwise they have the operands' type
+	Wide bool `json:"wide"` // Out and bias are float32; otherwise they have the operands' type
 	Bias bool `json:"bias"`
 	Add  bool `json:"add"`
 }
@@ -48,8 +48,8 @@ type ProductReport struct {
 	Rows      int64  `json:"rows"`  // total number of rows of the products that cuBLAS computed
 
 	// OwnCalls and OwnRows count the products that the package's own kernels computed, and the rows of these products.
-	// There are two reasons for such a product: cuBLAS has no usable algorithm, or its algorithm does not support the
-	// number of rows. Refusal is the last such reason.
+	// There are three reasons for such a product: cuBLAS offers no usable algorithm, the chosen algorithm does not
+	// support the number of rows, or the types of Add and Out differ. Refusal is the last such reason.
 	OwnCalls int64  `json:"own_calls"`
 	OwnRows  int64  `json:"own_rows"`
 	Refusal  string `json:"refusal,omitempty"`

@@ -13,8 +13,9 @@ import (
 )
 
 // multiplied is a backend that has computed matrix products with one weight, [16, 8]. For each given number of rows it
-// has computed two products with a bias and a result in the operands' type. For seven rows it has computed three more:
-// one with a float32 result, and two with an addend, into float32 and into the operands' type.
+// has computed two products with a bias and a result in the operands' type. For seven rows it has computed three more,
+// without a bias: one with a float32 result and no addend, one with a float32 result and an addend, and one with a
+// result in the operands' type and an addend.
 type multiplied struct {
 	*Backend
 	fake   *fakeGPU
@@ -82,7 +83,8 @@ func describeAll(list []ProductReport) string {
 }
 
 // TestProducts checks that the report names, for each shape of a matrix product, the algorithm, how often cuBLAS
-// computed the product, and the reason if the package's own kernel did. The report must survive JSON and Close.
+// computed the product, and the reason if the package's own kernel computed it. The report must be the same after it
+// was written and read as JSON, and after Close.
 func TestProducts(t *testing.T) {
 	const (
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +

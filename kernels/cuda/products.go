@@ -13,8 +13,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// workspaceBytes is the size of the workspace for a product by cuBLAS. It is constant, because cuBLAS chooses an
-// algorithm by it.
+// workspaceBytes is the size of the workspace for a product by cuBLAS. It is constant, because the algorithm that
+// cuBLAS chooses depends on this size.
 const workspaceBytes = 32 << 20
 
 // heuristicRows is the number of rows for which cuBLAS is asked to choose an algorithm. It does not depend on the
@@ -23,9 +23,9 @@ const workspaceBytes = 32 << 20
 const heuristicRows = 4096
 
 // On a Hopper GPU in bf16 the backend prefers an algorithm with a tile of 128 by 128, if cuBLAS offers one for
-// largeRows rows. On an H200 (bench/results) cuBLAS never offered this algorithm first, but it was faster than the
-// first one. In all 136 cases that were compared, in bf16, algorithms that sum each element in one piece gave the same
-// bits in the first 64 MiB of the result.
+// largeRows rows. On an H200 (bench/results) cuBLAS never offered such an algorithm first, but it was faster than the
+// algorithm offered first. In bf16, algorithms that sum each element in one piece were compared in 136 cases: the first
+// 64 MiB of their results always had the same bits.
 const (
 	largeRows   = 32768
 	hopper      = 9  // major compute capability of Hopper GPUs, such as an H200
@@ -119,7 +119,8 @@ func cublasVersion(v uint64) string {
 }
 
 // run enqueues a matrix product on the stream. If cuBLAS has no usable algorithm for this number of rows, run enqueues
-// nothing and returns false. in and w have the operands' type. out, bias and add have the type given by the plan.
+// nothing and returns false. The matrices in and w have the operands' type. The matrices out and bias are float32 if
+// plan.Wide is set, and otherwise have the operands' type. The matrix add is float32.
 func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
 	done bool, err error) {
 	p.mu.Lock()
@@ -302,7 +303,7 @@ func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64
 
 // resize prepares a plan for a number of rows and a bias. If the number of rows changes, resize checks that the
 // algorithm supports the new number. With Options.FreeAlgorithm it chooses another algorithm for that number instead.
-// All layers of a batch have the same number of rows, so only a plan's first call in a batch can ask cuBLAS.
+// All products for a batch have the same number of rows, so only a plan's first call for a batch can ask cuBLAS.
 func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err

@@ -40,8 +40,8 @@ func (s *submission) endTiming(e entry) {
 	}
 }
 
-// recordTime records an event on the compute stream: the one that ends the last entry, or the first one if there is no
-// entry.
+// recordTime records an event on the compute stream: the event that ends the last entry, or the first event if there is
+// no entry.
 func (s *submission) recordTime() {
 	m := &s.timings
 	at := len(m.entries)

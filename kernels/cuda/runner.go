@@ -21,11 +21,11 @@ type runner struct {
 
 	resources              gpu.Resources // owns streams, events and memory of the runner and its submissions
 	compute, loads, copies gpu.Stream    // streams for kernels (compute), uploads (loads) and downloads (copies)
-	fence                  gpu.Event     // used only to order two streams, so it can be reused at once
+	fence                  gpu.Event     // used only in Context.Order, which can use the same event again and again
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // tables of cosines and sines, see compiler.rotation
+	rotations              map[string]driver.Pointer // tables of cosines and sines, by their frequencies as text
 	positions              kernel
 }
 

@@ -37,7 +37,7 @@ type software struct {
 	drv     *driver.CUDA
 	cublas  *driver.CublasLt
 	restart func(seed uint64)
-	drop    func(kernel string, number uint32) // makes a barrier or wait of a kernel have no effect
+	drop    func(kernel string, number uint32) // removes a barrier of a kernel, or shortens a wait for copies
 }
 
 // inProcess loads the software GPU once. A library that is rebuilt after it was loaded cannot be loaded again in the
@@ -269,20 +269,21 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	}
 }
 
-// mutant is a kernel with one mistake: a barrier or a wait has no effect, or an instruction is changed.
+// mutant is a kernel with one mistake: a barrier has no effect, a wait for copies is too short, or instructions are
+// changed.
 type mutant struct {
 	kernel  string
-	dropped int    // number of the barrier or wait that has no effect, or 0
+	dropped int    // number of the barrier without effect or of the wait that is too short, or 0
 	text    string // changed PTX of this kernel alone; if it is empty, the committed kernel runs
 	what    string
-	jobs    []string // at least one of them must notice the mistake
+	jobs    []string // names of programs, at least one of which must notice the mistake
 	dtype   kernels.DType
 	same    bool // the text is unchanged: no job may notice anything
 }
 
-// mutants returns the mutants of a kernel in a PTX file. Each mutant lacks one barrier, has one wait for copies that is
-// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are names
-// of programs of the function jobs, of which at least one must notice a mutant.
+// mutants returns the mutants of a kernel in a PTX file. In each mutant one barrier has no effect, one wait for copies
+// is too short, or all additions of float32 are subtractions. The last entry is the unchanged kernel on its own. The
+// argument jobs has names of programs that the function jobs returns; at least one of them must notice each mutant.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -343,8 +344,8 @@ func TestMutantsAreFound(t *testing.T) {
 }
 
 // notices runs each of the mutant's jobs up to four times, each time with another order of streams and threads. It
-// reports whether a run ends with an error or with a result that differs from that of the committed kernel, which it
-// takes from right or computes.
+// reports whether a run ends with an error or with a result that differs from that of the committed kernel. It looks up
+// the result of the committed kernel in the map right, and first computes it if the map does not have it.
 func (s *software) notices(t *testing.T, m mutant, right map[string][]float32) bool {
 	t.Helper()
 	var images []gpu.Image
@@ -389,8 +390,8 @@ func (s *software) notices(t *testing.T, m mutant, right map[string][]float32) b
 	return false
 }
 
-// passes runs six batches and returns the results. It starts batch n+2 before it waits for batch n. Package pool starts
-// only one batch ahead, but with that shorter distance a missing event could go unnoticed.
+// passes runs six batches and returns the results. It starts batch n+2 before it waits for batch n. The program itself
+// starts only batch n+1 before it waits for batch n, but in that way a missing event could go unnoticed.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	n := newNet(t, b)

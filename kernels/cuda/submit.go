@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// submission is a batch in flight, with its pinned memory and its events. A runner reuses its submissions. It has as
-// many as there ever were batches in flight at the same time, so later batches allocate nothing.
+// submission is a batch in flight, with its pinned memory and its events. A runner reuses its submissions: it makes a
+// new one only when all others are in flight.
 type submission struct {
 	*runner
 	*gpu.Context              // set only during the method run
@@ -24,15 +24,15 @@ type submission struct {
 	recorded         bool         // whether the events computed and copied have been recorded
 	loaded           gpu.Pinned   // pinned memory from which the tables of the batch are uploaded
 	results          []gpu.Pinned // pinned memory to which each output of the program is downloaded
-	computed, copied gpu.Event    // happen when the last kernel and the last download have finished
+	computed, copied gpu.Event    // computed: the last kernel has finished; copied: the last download has finished
 	timings          timings
 }
 
 // tokens returns the number of tokens in the batch.
 func (s *submission) tokens() int { return len(s.batch.IDs) }
 
-// failure returns an OpError for the whole batch. op names the part of the run that failed: "batch" (sending it) or
-// "wait".
+// failure returns an OpError for the whole batch. op names the part of the run that failed: "batch" is sending the
+// batch to the device, and "wait" is waiting for the results.
 func (s *submission) failure(op string, err error) error {
 	shapes := fmt.Sprintf("[%d tokens, %d sequences]", s.tokens(), s.batch.Sequences())
 	return &kernels.OpError{Op: op, Shapes: shapes, Err: err}
@@ -94,8 +94,8 @@ func (s *submission) waitForReaders(m *memory) {
 	}
 }
 
-// output enqueues the download of v, which is output i of the program and is stored in from. Later operations of the
-// batch may run during the download.
+// output enqueues the download of v, which is output i of the program and is stored in the matrix from. Later
+// operations of the batch may run during the download.
 func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	row, most := 4*pitch(from.cols), s.limits.Tokens
 	if s.program.PerSequence(v) {
@@ -114,8 +114,8 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	s.Record(from.reading, s.copies)
 }
 
-// finish waits until the events of run have happened, copies the results to dst if nothing has failed, and makes the
-// submission idle. It returns the error of run, or an error that the device reports later.
+// finish waits for the two events that the method run has recorded, copies the results to dst if nothing has failed,
+// and makes the submission idle. It returns the error of run, or an error that the device reports later.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
 	if s.recorded {
@@ -125,7 +125,7 @@ func (s *submission) finish() error {
 		err = device.Do(s.resources.Synchronize)
 	}
 	if err != nil {
-		err = s.failure("wait", err) // the driver reports a kernel that failed on the device here, without its name
+		err = s.failure("wait", err) // a kernel that failed on the device is reported here, without its name
 	}
 	if err = cmp.Or(s.err, err); err == nil {
 		for i, v := range s.program.Outputs() {

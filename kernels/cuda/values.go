@@ -9,12 +9,12 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// memory is the device memory of one slot, which several values use one after the other: rows in float32, in the
-// operands' type, or in both. If the operands' type is float32, wide is the only array.
+// memory is the device memory of one slot, which several values use one after the other. Its rows are stored in
+// float32, in the operands' type, or in both. If the operands' type is float32, wide is the only array.
 type memory struct {
 	wide    driver.Pointer // address of the rows in float32, or null
 	narrow  driver.Pointer // address of the rows in bf16 or fp16, or null
-	operand driver.Pointer // the array of the operands' type: narrow, or wide in fp32
+	operand driver.Pointer // the array of the operands' type: narrow, or wide if that type is float32
 
 	reading gpu.Event // happens when the last download from this slot has finished; created when first needed
 	busy    bool      // whether reading has been recorded and no launch has waited for it yet
@@ -72,7 +72,7 @@ func (c *compiler) slot(s kernels.Slot) *memory {
 }
 
 // rotation returns a table of (cos, sin) for all positions within the limits, float32 [positions, len(invFreq), 2].
-// Operations with the same frequencies share a table, as the blocks of a model usually do.
+// Operations with the same frequencies share a table. Usually all blocks of a model have the same frequencies.
 func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	key := fmt.Sprint(invFreq)
 	if at := c.rotations[key]; at != 0 {

@@ -130,8 +130,8 @@ func (m *model) load(rows, cols int, t kernels.DType, read func([]float32, int) 
 	return at, cmp.Or(err, m.do(func(c *gpu.Context) { c.Synchronize(s.stream) }))
 }
 
-// valuesAtATime is the number of values that a goroutine decodes before it encodes them, rounded down to whole rows but
-// at least one row, so that the values stay in the core's cache.
+// valuesAtATime limits the number of values that a goroutine decodes before it encodes them, so that the values stay in
+// the core's cache. A row with more values is still decoded as a whole.
 const valuesAtATime = 64 << 10
 
 // fill decodes n rows, starting at row first, and encodes them into dst, on all cores.

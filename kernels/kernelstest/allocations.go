@@ -8,7 +8,8 @@ import (
 
 // Allocations checks that a backend allocates nothing on the host for a batch if a batch of the same size has run
 // before. It runs random programs and a lookup of token embeddings, and starts a second batch before it waits for the
-// first. No program has an activation in lacks. Do not call it under the race detector, which itself allocates.
+// first. The programs do not use the activations that lacks lists. Do not call it under the race detector, which itself
+// allocates.
 func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, lacks ...kernels.Activation) {
 	programs := []Case{{Name: "embed", Lengths: []int{33, 1, 65}, Tokens: true, Build: func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Embed(kernels.Embed{Table: b.Table(40), Type: b.Vector(40, 1, 0), Scale: 1, Mask: Vocabulary - 1})}

@@ -80,7 +80,7 @@ func (b *Bench) Projection(out, in, parts int) kernels.Weight {
 	return b.Load(kernels.Projection, sources...)
 }
 
-// Vector loads n random values with mean middle and standard deviation spread.
+// Vector loads n random values. The parameter spread is their standard deviation, and middle is their mean.
 func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
 	return b.Load(kernels.Vector, Tensor{[]int{n}, b.draw(n, spread, middle)})
 }

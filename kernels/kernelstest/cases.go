@@ -191,8 +191,8 @@ func linearShapes(short bool) [][2]int {
 }
 
 // linearLengths returns the lengths of the sequences for a Linear of the given shape. For a weight of at most 20,000
-// values it returns nil, whose meaning is that of Case.Lengths. For a larger weight it returns the lengths of a short
-// batch, because the reference is slow.
+// values it returns nil, for the default lengths (see Case.Lengths). For a larger weight it returns the lengths of a
+// short batch, because the reference is slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

@@ -1,7 +1,7 @@
 // Package kernelstest is the conformance suite for backends. Every backend must pass it with every operand type that
-// the backend has, and the CPU backend with every instruction set. It compares each operation with the reference, over
-// batches of unequal lengths and over sizes that are no multiples of tiles. It runs random programs. It checks that
-// results repeat bit for bit and do not depend on the other sequences in the batch.
+// the backend has, and the CPU backend with every instruction set. The suite compares each operation with the
+// reference, over batches of unequal lengths and over sizes that are no multiples of tiles. It runs random programs. It
+// checks that results repeat bit for bit and do not depend on the other sequences in the batch.
 //
 // The suite's tolerances are defined here. A backend's error may be at most twice the error of plain loops in the same
 // precision, plus four roundings for cases in which the loops happen to be almost exact. Both errors are measured

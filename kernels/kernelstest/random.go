@@ -12,7 +12,7 @@ const randomPrograms, shortPrograms = 24, 8
 
 // randomProgram returns a straight-line program of random operations. Some of its values have long lifetimes and some
 // short ones. They are read as float32, in the operand type, as both, or never, and some are results. Its products use
-// the given activations, at least two, the first of which must be Identity.
+// the given activations. There must be at least two, and the first must be Identity.
 func randomProgram(seed uint64, activations []kernels.Activation) Case {
 	return Case{Name: fmt.Sprintf("program/%d", seed), Lengths: []int{33, 1, 65, 7}, Build: func(b *Bench) []kernels.Value {
 		rng := rand.New(rand.NewPCG(seed, 11))

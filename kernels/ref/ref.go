@@ -136,7 +136,7 @@ func (r *run[F]) run(dst [][]float32) {
 	}
 }
 
-// stored rounds the elements of at to the operand type in place and returns at.
+// stored rounds the elements of the slice at to the operand type, in place, and returns the slice.
 func (r *run[F]) stored(at []F) []F {
 	if r.operands != kernels.FP32 {
 		for i, v := range at {

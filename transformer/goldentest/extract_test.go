@@ -20,8 +20,8 @@ type extract struct {
 	from, to string
 	model    string
 	records  []string
-	states   string  // the record whose states are kept
-	rows     []int32 // tokens whose states are kept; nil means all
+	states   string  // the record whose hidden states are kept
+	rows     []int32 // the tokens of this record whose hidden states are kept; nil means all
 }
 
 // The selected proteins have 1, 2 and 11 letters, lengths around 32, 64 and 128 letters, and 257 letters. One has rare

@@ -67,10 +67,10 @@ type record struct {
 	layers []float32 // [layers, rows, h] states of these tokens after blocks 1, 2, …
 }
 
-// Compare runs the records of at most longest tokens on the backend b, which it does not close. If longest is 0, there
-// is no limit; slow backends need a limit. Compare fails t if the error of an embedding, or of the states after a
-// block, exceeds its limit in bars. For the embeddings all records run in one batch. For the states, each record whose
-// states are in the file runs in a batch of two records, after the shortest one.
+// Compare runs the records on the backend b, which it does not close. It leaves out records with more tokens than the
+// limit longest, which slow backends need; 0 means no limit. Compare fails t if the error of an embedding, or of the
+// states after a block, exceeds its limit in bars. For the embeddings all records run in one batch. For the states,
+// each record that has states in the golden file runs in a batch of two records, after the shortest record.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -123,9 +123,9 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
 }
 
-// Embeddings runs the records of at most longest tokens on the backend b, which it does not close. It returns the
-// embeddings of all records one after the other, the shortest record first. If alone is true, each record runs in a
-// batch of its own, otherwise all run in one batch.
+// Embeddings runs the records on the backend b, which it does not close. It leaves out records with more tokens than
+// the limit longest; 0 means no limit. It returns the embeddings of all records one after the other, the shortest
+// record first. If alone is true, each record runs in a batch of its own, otherwise all run in one batch.
 func (g Golden) Embeddings(t *testing.T, b kernels.Backend, longest int, alone bool) (embeddings []float32) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -143,8 +143,9 @@ func (g Golden) Embeddings(t *testing.T, b kernels.Backend, longest int, alone b
 	return embeddings
 }
 
-// records returns the records of at most longest tokens, the shortest first; 0 means no limit. It fails t unless there
-// are at least three such records and the file contains hidden states for one of them.
+// records returns the records in the golden file, the shortest first. It leaves out records with more tokens than the
+// limit longest; 0 means no limit. It fails t if fewer than three records are left, or if the file contains hidden
+// states for none of them.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
 	t.Helper()
 	data, err := files.ReadFile(g.file)

@@ -118,7 +118,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		if !errors.Is(flock.Try(f, false), flock.ErrLocked) { // the lock is held, or there are no locks here
+		if !errors.Is(flock.Try(f, false), flock.ErrLocked) { // this process has the lock, or there are no locks here
 			return func() { _ = f.Close() }, nil
 		}
 		select {

@@ -9,7 +9,7 @@ import (
 )
 
 // FuzzSnapshot checks Snapshot for any id, any revision and any content of the file refs/main in the cache. A folder
-// that it returns must be the snapshot of the commit that the revision or refs/main names.
+// that Snapshot returns must be the snapshot of the commit that the revision or refs/main names.
 func FuzzSnapshot(f *testing.F) {
 	const commit = "1234567890abcdef1234567890abcdef12345678"
 	for _, c := range [][3]string{

@@ -27,7 +27,7 @@ type Client struct {
 	// for files that were in the cache before.
 	Progress func(file string, done, size int64)
 
-	attempts int           // number of attempts of a request without progress; 0 stands for 5
+	attempts int           // a request fails after this number of attempts without progress; 0 stands for 5
 	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 stands for 1 s
 }
 
@@ -77,7 +77,7 @@ func Offline() bool {
 }
 
 // The errors of Pull wrap one of these errors if the hub has caused them. Any other error comes from the file system,
-// from the context, from choose, or from an id or revision that is not a valid name.
+// from the context, from the caller's function choose, or from an id or revision that is not a valid name.
 var (
 	// ErrNotFound means that the hub has no such model, revision or file, or does not show it to this user.
 	ErrNotFound = errors.New("not found on the hub")
@@ -182,8 +182,9 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 // hexadecimal digits is a SHA-256. An etag of 40 hexadecimal digits is the SHA-1 of a git object.
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// get makes sure that the snapshot contains a file. If the file is missing, get downloads it to the folder blobs of the
-// cache, with its etag as the name, unless it is there, and puts a link to the blob into the snapshot.
+// get makes sure that the snapshot contains a file. If the snapshot lacks the file, get puts a link to a blob into the
+// snapshot. The blob is a file in the folder blobs, with the etag as its name. get downloads the blob unless it is
+// there.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	if _, err := os.Stat(link); err == nil {
@@ -261,8 +262,8 @@ func (p *pull) path(file string) string {
 	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
 }
 
-// download downloads a file of size bytes to the path part. If that path has an incomplete download, it continues this
-// download.
+// download downloads a file to the path part, or continues the incomplete download at this path. The argument size is
+// the size of the complete file in bytes.
 func (p *pull) download(ctx context.Context, file, part string, size int64) error {
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {

@@ -312,7 +312,7 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestCancelled checks that Pull ends when its context ends while it waits for the lock of a file.
+// TestCancelled checks that Pull returns if its context ends while Pull waits for the lock of a file.
 func TestCancelled(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	etag := fmt.Sprintf("%x", sha256.Sum256(h.Files["model.safetensors"]))

@@ -19,9 +19,9 @@ var transport = func() http.RoundTripper {
 	return t
 }()
 
-// request sends a request for the path of the hub. If from is greater than 0, the request asks for the content without
-// its first from bytes. The token goes to the hub alone, and not to another server to which the hub redirects. A HEAD
-// request is not redirected to another server.
+// request sends a request for the path of the hub. If the argument from is greater than 0, the request asks for the
+// content from this byte offset on. The token goes to the hub alone, and not to another server to which the hub
+// redirects. A HEAD request is not redirected to another server.
 func (c *Client) request(ctx context.Context, method, path string, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.Endpoint+path, nil)
 	if err != nil {
@@ -76,8 +76,8 @@ type temporary struct {
 
 func (t *temporary) Unwrap() error { return t.error }
 
-// refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. what
-// names the content.
+// refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. The
+// argument what is a name of the content, for the message.
 func (p *pull) refused(r *http.Response, what string) error {
 	page := p.Endpoint + "/" + p.id
 	switch {
@@ -100,9 +100,9 @@ func (p *pull) refused(r *http.Response, what string) error {
 	return err
 }
 
-// retry calls attempt until it succeeds, its error is not temporary, or c.attempts calls have failed. It pauses between
-// calls, twice as long each time. The count and the pause start again after a failed download that has made progress:
-// more bytes of the file are on disk than ever before.
+// retry calls the function attempt until it succeeds, its error is not temporary, or c.attempts calls have failed. It
+// pauses between calls, twice as long each time. The count and the pause start again after a failed download that has
+// made progress: more bytes of the file are on disk than ever before.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
 	first, attempts := cmp.Or(c.pause, time.Second), cmp.Or(c.attempts, 5)
 	left, pause, furthest := attempts, first, int64(0)

@@ -5,7 +5,7 @@
 //	ours run -model M -input FILE                one line of JSON with embed's speed
 //	ours table FILE.json...                      the table; the first file is embed's
 //
-// The script compare.sh combines the three.
+// The script ../compare.sh runs these three subcommands.
 package main
 
 import (

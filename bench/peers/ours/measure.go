@@ -15,8 +15,8 @@ import (
 	"seqembed/transformer"
 )
 
-// summary is the result of the program that measures an engine, embed or another: the program prints it as a line of
-// JSON.
+// summary describes the speed of one engine, embed or another. The program that measures the engine prints the summary
+// as a line of JSON.
 type summary struct {
 	Runner     string    `json:"runner"`
 	Version    string    `json:"version"`
@@ -103,8 +103,8 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(s)
 }
 
-// measure runs work in rounds and returns the seconds of each. If m.step is set, there is one round for each line of
-// in. Otherwise there are m.rounds rounds.
+// measure calls the function work once per round and returns the seconds of each round. If m.step is set, there is one
+// round for each line that is read from the argument in. Otherwise there are m.rounds rounds.
 func (m measurement) measure(in io.Reader, out io.Writer, work func() error) (seconds []float64, err error) {
 	round := func() error {
 		start := time.Now()
@@ -156,7 +156,8 @@ func pack(records [][]int32, budget int) (batches []packed, limits kernels.Limit
 	return batches, limits
 }
 
-// encodeAll computes the embeddings of all records, and stores each at the place of its record in embeddings.
+// encodeAll computes the embeddings of all records. It stores the embedding of record i as row i of the argument
+// embeddings.
 func encodeAll(e *transformer.Encoder, batches []packed, records int, embeddings []float32) error {
 	dim := len(embeddings) / records
 	for _, b := range batches {

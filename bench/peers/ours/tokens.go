@@ -25,7 +25,7 @@ type tokens struct {
 }
 
 // write writes the ids of each record, including special tokens, on a line of the output file. It writes the model's
-// kind, "esm2" or "dnabert-s", to status.
+// kind, "esm2" or "dnabert-s", to the writer status.
 func (t tokens) write(status io.Writer) error {
 	checkpoint, err := transformer.Families.Open(t.model)
 	if err != nil {
@@ -71,7 +71,8 @@ func (t tokens) write(status io.Writer) error {
 	return nil
 }
 
-// cut splits seq into pieces of size letters. The last piece may be shorter.
+// cut splits a sequence into pieces. The argument size is the number of letters of a piece; the last piece may be
+// shorter. If size is 0, the whole sequence is one piece.
 func cut(seq []byte, size int) (pieces [][]byte) {
 	if size <= 0 {
 		return [][]byte{seq}

@@ -1,5 +1,5 @@
-// Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API. It fails if a field does not exist
-// or has another type, and for some other mistakes that the API server would refuse. It needs no cluster.
+// Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API. It fails if the file has an unknown
+// field or a field of the wrong type, or some other mistake that the API server would refuse. It needs no cluster.
 //
 //	cd deploy/k8s/lint && go run . ../embed.yaml
 //

@@ -62,7 +62,7 @@ func (g *generator) strideParam(name string) reg.GPVirtual {
 	return r
 }
 
-// argument returns the address of an argument, which the function may overwrite.
+// argument returns the address of an argument. The generated function may overwrite the argument.
 func (g *generator) argument(name string) operand.Mem {
 	b, err := g.Param(name).Resolve()
 	if err != nil {

@@ -12,6 +12,7 @@ func packs(g *generator) {
 		"transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the last row.")
 	panel, ld, count, k := g.param("panel"), g.strideParam("ld"), g.param("count"), g.param("k")
 	row := make([]reg.GPVirtual, 8)
+	ahead := rowsAhead(g, ld)
 	zero := g.GP64()
 	g.XORQ(zero, zero)
 	for r := range row {
@@ -20,7 +21,7 @@ func packs(g *generator) {
 			continue
 		}
 		g.CMPQ(count, Imm(uint64(r)))
-		g.CMOVQLE(zero, ld) // after row count−1 the stride is 0, so that row is read again
+		g.CMOVQLE(zero, ld) // from row count on the stride is 0, so row count−1 is read again
 		row[r] = g.GP64()
 		g.LEAQ(Mem{Base: row[r-1], Index: ld, Scale: 1}, row[r])
 	}
@@ -28,6 +29,7 @@ func packs(g *generator) {
 	in := make([]reg.VecVirtual, 8)
 	for r := range in {
 		in[r] = g.YMM()
+		g.PREFETCHT0(Mem{Base: row[r], Index: ahead, Scale: 1})
 		g.VMOVUPS(Mem{Base: row[r]}, in[r])
 		g.ADDQ(Imm(32), row[r])
 	}
@@ -56,8 +58,10 @@ func packs(g *generator) {
 
 	g.function("copy16AVX2", "func(panel *float32, rows *float32, ld int, count int)", "copy16AVX2 writes 16 values each of count rows to a panel.")
 	to, from, stride, n := g.param("panel"), g.param("rows"), g.strideParam("ld"), g.param("count")
+	ahead = rowsAhead(g, stride)
 	g.Label("row")
 	a, b := g.YMM(), g.YMM()
+	g.PREFETCHT0(Mem{Base: from, Index: ahead, Scale: 1})
 	g.VMOVUPS(Mem{Base: from}, a)
 	g.VMOVUPS(Mem{Base: from, Disp: 32}, b)
 	g.VMOVUPS(a, Mem{Base: to})
@@ -85,4 +89,13 @@ func packs(g *generator) {
 	g.SUBQ(Imm(16), n)
 	g.JG(LabelRef("values"))
 	g.end()
+}
+
+// rowsAhead returns the distance in bytes to the row that the packing functions prefetch. Rows lie in different pages,
+// so the processor does not prefetch them by itself.
+func rowsAhead(g *generator, ld reg.GPVirtual) reg.GPVirtual {
+	ahead := g.GP64()
+	g.MOVQ(ld, ahead)
+	g.SHLQ(Imm(5), ahead)
+	return ahead
 }

@@ -118,32 +118,54 @@ func beginScores(g *generator, i isa) scoreRows {
 	return s
 }
 
-// eachRow generates a loop over the rows. For each row it generates before, then body for each vector v of scores,
-// which are computed from the values at the address at, and then after. The mask selects the scores of the last vector;
-// a nil mask selects all.
+// eachRow generates a loop over the rows. The function before generates the code at the start of a row, and the
+// function after the code at its end. The function body generates the code for a vector v of scores, which are computed
+// from the values at the address at. The mask m selects the scores of the last vector; a nil mask selects all. There is
+// a second, shorter loop for a slope of 0, which gives the same bits.
 func (s *scoreRows) eachRow(g *generator, before func(), body func(v reg.VecVirtual, at Mem, m *mask), after func()) {
-	i := s.isa
-	n, p := g.GP64(), g.GP64()
-	one := i.get(g, 1)
-	g.Label("row")
-	g.Load(g.Param("n"), n)
-	g.MOVQ(s.row, p)
-	g.VMOVAPS(s.position, s.distance)
-	before()
-	i.eachVector(g, "vector", n, []reg.GPVirtual{p}, func(m *mask) {
-		v, d := i.load(g, Mem{Base: p}, nil), i.register(g)
-		g.VMULPS(s.scale, v, v)
+	zero := g.XMM()
+	g.VXORPS(zero, zero, zero)
+	g.VUCOMISS(zero, s.slope.AsX())
+	g.JNE(LabelRef("sloped"))
+	s.loop(g, "level", before, body, after, func(v reg.VecVirtual) {}, func() {})
+	g.JMP(LabelRef("done"))
+	g.Label("sloped")
+	one := s.isa.get(g, 1)
+	s.loop(g, "slope", func() {
+		g.VMOVAPS(s.position, s.distance)
+		before()
+	}, body, after, func(v reg.VecVirtual) {
+		d := s.isa.register(g)
 		g.VANDPS(s.abs, s.distance, d)
 		g.VFNMADD231PS(s.slope, d, v)
 		g.VSUBPS(s.step, s.distance, s.distance)
+	}, func() {
+		g.VADDPS(one, s.position, s.position)
+	})
+	g.Label("done")
+}
+
+// loop generates one of the loops of eachRow. The function bias generates the code that changes a vector of scaled
+// values, and the function next the code between two rows.
+func (s *scoreRows) loop(g *generator, label string, before func(), body func(v reg.VecVirtual, at Mem, m *mask), after func(),
+	bias func(v reg.VecVirtual), next func()) {
+	n, p := g.GP64(), g.GP64()
+	g.Label(label + "Row")
+	g.Load(g.Param("n"), n)
+	g.MOVQ(s.row, p)
+	before()
+	s.isa.eachVector(g, label, n, []reg.GPVirtual{p}, func(m *mask) {
+		v := s.isa.load(g, Mem{Base: p}, nil)
+		g.VMULPS(s.scale, v, v)
+		bias(v)
 		body(v, Mem{Base: p}, m)
 	})
 	after()
-	g.VADDPS(one, s.position, s.position)
+	next()
 	g.ADDQ(s.ld, s.row)
 	g.ADDQ(Imm(4), s.maxima)
 	g.DECQ(s.rows)
-	g.JNZ(LabelRef("row"))
+	g.JNZ(LabelRef(label + "Row"))
 }
 
 // norms generates the functions of a LayerNorm: the statistics of a row, in float64, and the normalization.

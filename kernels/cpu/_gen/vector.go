@@ -17,9 +17,10 @@ func (g *generator) constant(v float32) Op {
 	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
-// hold loads constants into registers for the rest of the function. Without it a loop of AVX-512 would read them from
-// memory, slowly if the 64 bytes that it reads cross a cache line: Go aligns the table of a constant to 32 bytes only.
-// For AVX2 hold does nothing: too few registers are free, and the 32 bytes that AVX2 reads cross no cache line.
+// hold loads constants into registers for the rest of the function. Otherwise an AVX-512 loop would read the constants
+// from memory, which is slow if the 64 bytes of a constant cross a cache line: Go aligns the table of a constant to 32
+// bytes only. For AVX2 hold does nothing: too few registers are free, and the 32 bytes that AVX2 reads cross no cache
+// line.
 func (i isa) hold(g *generator, constants ...float32) {
 	if i.lanes < 16 {
 		return

@@ -33,7 +33,7 @@ type MatmulCall struct {
 
 // CublasLt contains the functions of libcublasLt that the program uses. The name of a field is a short form of its
 // function's name; the tag of a field is the name that the library exports. The value of an attribute is passed in a
-// 64-bit word; on a little-endian machine the first bytes of that word are the value in a smaller type.
+// 64-bit word. A value of a smaller type is in the first bytes of the word, because the machines are little-endian.
 type CublasLt struct {
 	Version func() uint64           `c:"cublasLtGetVersion"`
 	Create  func(lt *Handle) Status `c:"cublasLtCreate"`
@@ -81,7 +81,7 @@ const (
 	DescTransA   = 3  // CUBLASLT_MATMUL_DESC_TRANSA, int32
 	DescTransB   = 4  // CUBLASLT_MATMUL_DESC_TRANSB, int32
 	DescEpilogue = 7  // CUBLASLT_MATMUL_DESC_EPILOGUE, uint32
-	DescBias     = 8  // CUBLASLT_MATMUL_DESC_BIAS_POINTER
+	DescBias     = 8  // CUBLASLT_MATMUL_DESC_BIAS_POINTER, an address
 	DescBiasType = 26 // CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32
 
 	EpilogueDefault = 1 // CUBLASLT_EPILOGUE_DEFAULT

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestErrors checks that messages contain the name of the error code, and that ErrOutOfMemory matches the codes for too
-// little memory of the driver and of cuBLAS.
+// TestErrors checks that messages contain the name of the error code, and that ErrOutOfMemory matches the codes with
+// which the driver and cuBLAS report too little memory.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		err    error

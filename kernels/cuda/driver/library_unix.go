@@ -17,8 +17,8 @@ import (
 // supported tells whether this build can load the libraries.
 const supported = true
 
-// OpenLibrary loads a shared library by its path, or by a name that the loader searches for. It locks the thread: the
-// loader stores the reason of a failure for each thread, and purego reads it in a second call.
+// OpenLibrary loads a shared library by its path, or by a name that the loader searches for. It locks the goroutine to
+// its thread: the loader stores the reason of a failure for each thread, and purego reads the reason in a second call.
 func OpenLibrary(path string) (uintptr, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -49,8 +49,8 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
-// bind binds the fields of a struct of functions that have a tag c, which names the function in the library. It returns
-// the addresses of the functions in names, which its caller binds without reflection.
+// bind sets those fields of a struct that have a tag c; the tag is the name of a function in the library. It returns
+// the addresses of the functions in names, which the caller of bind calls without reflection.
 func bind(library uintptr, functions any, names ...string) (symbols []uintptr, err error) {
 	v := reflect.ValueOf(functions).Elem()
 	for i := range v.NumField() {
@@ -86,7 +86,7 @@ func newCaller() *caller {
 const maxArguments = 16
 
 // call calls a function and returns its result. If an argument is the address of Go memory, that memory must be on the
-// heap, and the caller of call must keep it alive.
+// heap and must stay alive during the call.
 func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	list := c.lists.Get().(*[maxArguments]uintptr)
 	defer c.lists.Put(list)

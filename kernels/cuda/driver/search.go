@@ -83,9 +83,9 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	return 0, attempts
 }
 
-// cublasPaths lists the possible places of libcublasLt. given is a file or a folder, and comes first unless it is
-// empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out, because they do
-// not run on that driver. Among the libraries in a folder the newest comes first.
+// cublasPaths lists the possible places of libcublasLt. The argument given is a file or a folder and comes first. It
+// may be empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out, because
+// they do not run on that driver. Among the libraries in a folder the newest comes first.
 func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
@@ -93,9 +93,9 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 			names = append(names, fmt.Sprintf("libcublasLt.so.%d", major))
 		}
 	}
-	// in adds the libraries in the folders that match a pattern. Of several folders, such as cuda-12.4 and cuda-13.1,
-	// the last by name comes first. If no folder matches, in adds paths that contain the pattern itself, so that the
-	// error shows it.
+	// The function in adds the libraries in the folders that match a pattern. Of several folders, such as cuda-12.4 and
+	// cuda-13.1, the last by name comes first. If no folder matches, it adds paths that contain the pattern itself, so
+	// that the error shows the pattern.
 	in := func(elements ...string) {
 		pattern := filepath.Join(elements...)
 		folders, _ := filepath.Glob(pattern)
@@ -200,8 +200,8 @@ func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
-// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given is a libcublasLt file, or a folder
-// that contains one, and is tried first unless it is empty. The error lists every path that was tried.
+// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. The argument given is a libcublasLt
+// file, or a folder that contains one, and is tried first. It may be empty. The error lists every path that was tried.
 func (p Places) FindCublasLt(given string, cudaMajor int) (*CublasLt, []Attempt, error) {
 	library, attempts := p.openFirst(p.cublasPaths(given, cudaMajor))
 	if library == 0 {

@@ -50,7 +50,7 @@ func Count(cuda *driver.CUDA) (version, devices int, err error) {
 	return int(v), int(n), err
 }
 
-// Describe returns the properties of a device for which no context is needed. Count must have been called before.
+// Describe returns those properties of a device that can be read without a context. Count must have been called before.
 func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 	i := Info{Ordinal: ordinal, Driver: version}
 	if err := cuda.DeviceGet(&i.id, int32(ordinal)).Err("cuDeviceGet of device %d", ordinal); err != nil {
@@ -105,8 +105,8 @@ func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
 	return d, nil
 }
 
-// Do calls work with the device's context, and returns the first error. The context is current on the thread until work
-// returns. Only one call of Do runs at a time. work must not call Do or Wait.
+// Do calls the function work with the device's context, and returns the first error. The context is current on the
+// thread until that function returns. Only one call of Do runs at a time. The function must not call Do or Wait.
 func (d *Device) Do(work func(*Context)) error {
 	d.work.Lock()
 	defer d.work.Unlock()

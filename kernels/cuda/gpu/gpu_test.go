@@ -14,7 +14,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fake is a driver that records its calls. A test can make one of them fail. A test also determines when events happen.
+// fake is a driver that records its calls. A test can make one of the calls fail. A test also determines when events
+// happen.
 type fake struct {
 	mu       sync.Mutex
 	calls    []string

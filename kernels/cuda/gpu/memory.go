@@ -82,8 +82,8 @@ func (c *Context) Await(s Stream, e Event) {
 	}
 }
 
-// Order makes later work on the stream waiting start only after all work that is already on the stream first. The event
-// may be used again at once.
+// Order makes one stream wait for another: all work that is already on the stream "first" is done before later work on
+// the stream "waiting" starts. The event may be used again as soon as Order returns.
 func (c *Context) Order(first, waiting Stream, e Event) {
 	c.Record(e, first)
 	c.Await(waiting, e)

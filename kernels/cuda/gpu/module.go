@@ -52,10 +52,10 @@ type Kernel struct {
 	block, shared int
 }
 
-// Kernel returns a kernel. block is the number of threads in its blocks and shared their bytes of dynamic shared
-// memory; each call for the same name must pass the same values. The driver compiles a module when one of its kernels
-// is first used, so a program waits only for the modules that it needs. If several images contain the kernel, the first
-// is used.
+// Kernel returns a kernel. The arguments block and shared are the number of threads and the bytes of dynamic shared
+// memory of each block. Each call for the same name must pass the same values. The driver compiles a module when one of
+// its kernels is first used, so a program waits only for the modules that it needs. If several images contain the
+// kernel, the first is used.
 func (c *Context) Kernel(name string, block, shared int) Kernel {
 	if k, ok := c.kernels[name]; ok || c.Err != nil {
 		return k
@@ -89,7 +89,7 @@ func (c *Context) module(i Image) (module driver.Handle, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// The log is in pinned memory, so that values contains no pointer to Go memory.
+	// The log is in pinned memory, so that the slice values contains no pointer to Go memory.
 	clear(c.log.Bytes)
 	keys := []int32{driver.JITErrorLog, driver.JITErrorLogBytes}
 	values := []uintptr{uintptr(c.log.At), uintptr(len(c.log.Bytes))}

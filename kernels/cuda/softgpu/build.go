@@ -83,7 +83,7 @@ func BuildFiles(folder string, files ...string) error {
 // rebuild files whose sources have not changed. Several processes may build in one folder at the same time.
 func Build(folder string, ptx ...string) error { return build(folder, ptx, nil) }
 
-// build does the same as Build. names, unless nil, are the names of the texts for errors.
+// build does the same as Build. The argument names has a name for each text, which errors contain, or is nil.
 func build(folder string, ptx, names []string) error {
 	compiler, err := findCompiler()
 	if err != nil {
@@ -116,7 +116,7 @@ func build(folder string, ptx, names []string) error {
 	if err := parallel(jobs); err != nil {
 		return err
 	}
-	return b.cublas() // after the driver library, with which it is linked
+	return b.cublas() // last, because this library is linked with the driver library
 }
 
 // BuildWithout copies the driver library from one folder to another and removes a function from the copy by changing
@@ -150,7 +150,8 @@ func findCompiler() (string, error) {
 	return "", fmt.Errorf("%w: neither g++ nor clang++ is on PATH, and CXX names none", ErrNoCompiler)
 }
 
-// lock waits until no other process builds in the folder, and keeps other processes from it until unlock is called.
+// lock locks the file that every process locks before it builds in the folder. It waits while another process has
+// locked the file. The function unlock releases the lock.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -174,7 +175,7 @@ type builder struct {
 	digest           []byte // digest of the sources, the compiler and the flags
 }
 
-// unpack writes the embedded sources to a temporary folder for the compiler, and computes their digest.
+// unpack writes the embedded sources to a temporary folder for the compiler, and sets b.digest.
 func (b *builder) unpack() error {
 	// The predefined macros identify the compiler, its version and the meaning of -march=native on this machine.
 	macros, err := exec.Command(b.compiler, "-march=native", "-dM", "-E", "-x", "c++", os.DevNull).Output()
@@ -215,7 +216,7 @@ func (b *builder) cublas() error {
 }
 
 // module compiles code, the C++ translation of a PTX text, to a library. The name of the library is the hash of the
-// text, by which the software driver finds it.
+// PTX, so that the software driver can find the library.
 func (b *builder) module(ptx, code string) error {
 	hash := fnv.New64a()
 	hash.Write([]byte(ptx))
@@ -229,8 +230,8 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce calls make to build a file, unless the file exists and was built from the same sources with the same
-// compiler and flags. A file beside it, with the suffix .key, contains the digest of all these.
+// buildOnce calls the function make to build a file, unless the file exists and was built from the same sources with
+// the same compiler and flags. A file beside it, with the suffix .key, contains the digest of all these.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))

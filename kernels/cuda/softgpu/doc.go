@@ -5,8 +5,8 @@
 // driver, the rounding inside matrix units, the algorithms that cuBLASLt chooses, and speed.
 //
 // The package parses PTX and translates it to C++; an unknown instruction is an error. The folder sim implements the
-// devices, their streams and the threads of a block. sim/device.h lists the environment variables for several devices,
-// the order of their work, and faults.
+// devices, their streams and the threads of a block. sim/device.h lists the environment variables that set the number
+// of devices, the order of their work, and faults.
 //
 // The package must not depend on package cuda.
 package softgpu

@@ -40,8 +40,8 @@ type statement struct {
 	operands []operand
 }
 
-// operand is a register, number or symbol (text), an address (text and offset), or a vector. The first operand of a
-// shuffle may also have a predicate register.
+// operand is a register, number or symbol (in the field text), an address (in text and offset), or a vector. The first
+// operand of a shuffle may also have a predicate register.
 type operand struct {
 	text      string
 	predicate string
@@ -147,7 +147,7 @@ func (p *parser) next() string {
 	return text
 }
 
-// accept consumes the next token if it is text, and reports whether it did.
+// accept consumes the next token if it equals the argument text, and reports whether it did.
 func (p *parser) accept(text string) bool {
 	if p.peek() != text {
 		return false

@@ -42,7 +42,7 @@ type translator struct {
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
 
-	waits int // number of barriers and waits for copies so far; a test removes the effect of one by its number
+	waits int // number of barriers and waits for copies so far; a test can drop one of them by its number
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
@@ -391,8 +391,8 @@ func (t *translator) move(s statement, kind string) string {
 	return t.set(to, kind, t.value(from, kind))
 }
 
-// orders maps the comparisons of PTX to C++ operators. opposite maps a comparison whose name ends in u, which is also
-// true for NaN, to its negation.
+// orders maps the comparisons of PTX to C++ operators. The names of comparisons that are also true for NaN end in u;
+// opposite maps each of them to its negation.
 var (
 	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}

@@ -1,5 +1,5 @@
-// Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub. Fields of Hub make it
-// refuse requests, send wrong bytes or end answers early.
+// Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub. Fields of Hub make the
+// server refuse requests, send wrong bytes or end answers early.
 package hubtest
 
 import (
@@ -32,7 +32,7 @@ type Hub struct {
 	Token         string   // token that a client must send; "" means none
 	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
-	Status        int      // HTTP status of every answer but those of the store; 0 means the one that fits
+	Status        int      // HTTP status of all answers except those of the store; 0 means the usual status of each
 	Busy          int      // number of the next answers that have the status 503
 	Unsatisfiable bool     // whether the store refuses every range
 	CutList       int      // number of the next answers that end within the list of the files
@@ -129,7 +129,8 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(content[from:end]) // an error means that the client has gone
 }
 
-// Set calls change, which may change the fields of h, at a time when no request is served. It also empties Requests.
+// Set calls the function change, which may set the fields of h, at a time when no request is served. It also empties
+// Requests.
 func (h *Hub) Set(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

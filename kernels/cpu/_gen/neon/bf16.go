@@ -25,8 +25,8 @@ func tileBF16(g *generator, rows int) {
 		left[p] = [2]vec{g.vec(), g.vec()}
 	}
 	right := [2]vec{g.vec(), g.vec()}
-	// read loads the next bytes of each row of A with the instruction move, and combines the bytes of two rows, at most
-	// 8 bytes of each in one register.
+	// read loads the next bytes of each row of A. The parameter move is the name of the load instruction. read then
+	// combines the bytes of two rows, at most 8 bytes of each row in one register.
 	read := func(move string, bytes int) {
 		for p, l := range left {
 			g.op("%s.P %d(%s), %s", move, bytes, t.a[2*p], l[0].q())

@@ -18,8 +18,8 @@ type (
 	gp  string
 )
 
-// q returns the name of the whole register in Go's syntax. as returns its name with an arrangement of lanes, such as
-// S4.
+// q returns the name of the whole register in Go's syntax. The method as returns the register's name with an
+// arrangement of lanes, such as S4.
 func (v vec) q() string              { return fmt.Sprintf("F%d", v) }
 func (v vec) as(shape string) string { return fmt.Sprintf("V%d.%s", v, shape) }
 

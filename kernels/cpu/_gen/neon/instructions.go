@@ -20,7 +20,7 @@ const (
 	faddp = 0x6e20d400 // adds neighbouring lanes: first the lanes of a, then the lanes of b
 )
 
-// double is the bit of an instruction with three registers that stands for two float64 values.
+// double is the bit that makes an instruction with three registers work on two float64 values.
 const double = 1 << 22
 
 var names = map[uint32]string{
@@ -40,7 +40,7 @@ func (g *generator) three(code uint32, to, a, b vec) {
 	g.word(code|uint32(to|a<<5|b<<16), "%s v%d.%[5]s, v%[3]d.%[5]s, v%[4]d.%[5]s", names[code&^double], to, a, b, shape)
 }
 
-// fmlaLane adds a times one lane of b to the register to.
+// fmlaLane multiplies the register a by one lane of the register b and adds the product to the register to.
 func (g *generator) fmlaLane(to, a, b vec, lane int) {
 	g.word(0x4f801000|uint32(to)|uint32(a)<<5|uint32(b)<<16|uint32(lane&1)<<21|uint32(lane>>1)<<11,
 		"fmla v%d.4s, v%d.4s, v%d.s[%d]", to, a, b, lane)
@@ -50,7 +50,7 @@ func (g *generator) fabs(to, a vec) {
 	g.word(0x4ea0f800|uint32(to|a<<5), "fabs v%d.4s, v%d.4s", to, a)
 }
 
-// fmaxv writes the maximum of all lanes of a to the first lane of to.
+// fmaxv writes the maximum of all lanes of the register a to the first lane of the register to.
 func (g *generator) fmaxv(to, a vec) {
 	g.word(0x6e30f800|uint32(to|a<<5), "fmaxv s%d, v%d.4s", to, a)
 }
@@ -64,14 +64,14 @@ func (g *generator) widen(to, a vec, upper bool) {
 	g.word(0x0e617800|uint32(to|a<<5), "fcvtl v%d.2d, v%d.2s", to, a)
 }
 
-// bfmmla adds the product of a [2, 4] and the transpose of b [2, 4], both in bfloat16, to the float32 values in the
-// register to [2, 2].
+// bfmmla multiplies the matrix a [2, 4] by the transpose of the matrix b [2, 4], both in bfloat16. It adds the product
+// to the float32 matrix [2, 2] in the register to.
 func (g *generator) bfmmla(to, a, b vec) {
 	g.word(0x6e40ec00|uint32(to|a<<5|b<<16), "bfmmla v%d.4s, v%d.8h, v%d.8h", to, a, b)
 }
 
-// bfcvtn rounds the float32 values of a to the nearest bfloat16 and writes them to the lower half of the register to
-// or, if upper is set, to its upper half.
+// bfcvtn rounds the float32 values of a to the nearest bfloat16. It writes them to the lower half of the destination
+// register or, if upper is set, to the upper half.
 func (g *generator) bfcvtn(to, a vec, upper bool) {
 	if upper {
 		g.word(0x4ea16800|uint32(to|a<<5), "bfcvtn2 v%d.8h, v%d.4s", to, a)

@@ -8,7 +8,7 @@ func packs(g *generator) {
 	row := [lanes]gp{g.param("rows"), g.gp(), g.gp(), g.gp()}
 	for r := 1; r < lanes; r++ {
 		g.op("CMP $%d, %s", r, count)
-		g.op("CSEL GT, %s, ZR, %[1]s", ld) // after row count−1 the stride is 0, so that row is read again
+		g.op("CSEL GT, %s, ZR, %[1]s", ld) // from row count on the stride is 0, so row count−1 is read again
 		g.op("ADD %s, %s, %s", ld, row[r-1], row[r])
 	}
 	var in, pairs, out [lanes]vec

@@ -84,10 +84,10 @@ func beginScores(g *generator) scores {
 	return s
 }
 
-// eachRow generates a loop over the rows. For each row it generates before, then body for each vector v of scores,
-// which are computed from the values at the address at, and then after. In the loop over whole vectors mask is nil; for
-// the remaining scores mask is a register whose bits are set in the lanes of these scores. Rows are padded to whole
-// vectors.
+// eachRow generates a loop over the rows. The function before generates the code at the start of a row, and the
+// function after the code at its end. The function body generates the code for a vector v of scores, which are computed
+// from the values at the address at. In the loop over whole vectors the mask is nil; for the remaining scores it is a
+// register whose bits are set in the lanes of these scores. Rows are padded to whole vectors.
 func (s *scores) eachRow(g *generator, before func(), body func(v vec, at gp, mask *vec), after func()) {
 	n, p, table := g.gp(), g.gp(), g.gp()
 	once := func(mask *vec) {
@@ -175,8 +175,8 @@ func scoreWeights(g *generator) {
 	})
 }
 
-// reduce generates a sum over a row in float64, with four accumulators of two lanes. begin returns a function that adds
-// the term of v to sum and may change v. If begin is nil, v is the term.
+// reduce generates a sum over a row in float64, with four accumulators of two lanes. The function begin returns a
+// function that adds the term of the register v to the register sum and may change v. If begin is nil, v is the term.
 func reduce(g *generator, name, params, does string, begin func() func(v, sum vec)) {
 	const width = 8
 	g.function(name+"NEON", params, "float64", name+"NEON "+does+", a positive multiple of 8.")

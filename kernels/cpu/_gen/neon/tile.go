@@ -117,8 +117,8 @@ func (t *operands) next(g *generator) {
 	g.op("ADD $%d, %s", lanes/2*line, t.ahead)
 }
 
-// storeSums adds bias and add to the sums and stores them. Then it continues with the next tile, which is below this
-// one, or ends the function. It overwrites spare.
+// storeSums generates the end of a tile. The code adds the bias and the matrix add to the sums and stores them. Then it
+// continues with the next tile, which is below this one, or returns. It overwrites the registers spare.
 func storeSums(g *generator, t *operands, sums []rowOfSums, spare [2]vec) {
 	rows := len(sums)
 	bias := g.param("bias")

@@ -1,7 +1,8 @@
-// Command _gelu finds the polynomial of gelu in ../device.cuh: P(z) for log2 Φ(−z) on 0 ≤ z ≤ 6, of degree 8 with P(0)
-// = −1, by the exchange algorithm of Remez (E. W. Cheney, Introduction to Approximation Theory, chapter 3). An error δ
-// of P changes Φ by ln2·Φ·δ and the GELU by z times as much. The polynomial minimizes the largest of these two and of
-// 1e-4·ln2·δ, which bounds the relative error of the tail.
+// Command _gelu computes the polynomial P that the function gelu in ../device.cuh uses. P(z) approximates log2 Φ(−z) on
+// 0 ≤ z ≤ 6, has degree 8, and P(0) = −1. The command uses the exchange algorithm of Remez (E. W. Cheney, Introduction
+// to Approximation Theory, chapter 3). An error δ of P changes Φ by ln2·Φ·δ and the GELU by z·ln2·Φ·δ. The command
+// minimizes the largest value of these two errors and of 1e-4·ln2·δ. The last value bounds the relative error of Φ,
+// also where Φ is small.
 //
 //	go run ./kernels/cuda/src/_gelu
 package main
