@@ -129,7 +129,7 @@ type run struct {
 
 	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
 	openFiles chan struct{} // semaphore with one element for each file that is open and has not ended
-	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
+	openSpans chan struct{} // semaphore with one element for each span in memory, from before it is read until it is written
 	spans     chan *span    // spans to compute; has the capacity of openSpans
 	unread    atomic.Int64  // number of unread bytes, as stored on disk, of all files except pipes
 

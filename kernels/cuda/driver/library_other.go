@@ -2,7 +2,7 @@
 
 package driver
 
-// supported tells whether this build can load the libraries.
+// supported tells whether this build can load shared libraries, and so those of CUDA.
 const supported = false
 
 // OpenLibrary fails in this build.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported tells whether this build can load the libraries.
+// supported tells whether this build can load shared libraries, and so those of CUDA.
 const supported = true
 
 // OpenLibrary loads a shared library by its path, or by a name that the loader searches for. It locks the goroutine to

@@ -42,7 +42,7 @@ type translator struct {
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
 
-	waits int // number of barriers and waits for copies so far; a test can drop one of them by its number
+	waits int // number of the last barrier or wait for copies; a test names the one that it drops by its number
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
