@@ -71,9 +71,10 @@ func (p plannedOutput) parameter(s Shard, part plannedPart) string {
 // shardParameter is the name of the manifest parameter that says which part of its input an output was made from.
 const shardParameter = "shard"
 
-// Divide makes the job the shard s, one of s.N jobs that divide the records of Job.Files among them. Only the files of
-// which the shard has a part remain in Job.Files. The bytes of all files together are divided into ranges of almost
-// equal size; a byte of a compressed file counts three times (see inflation). Divide must be called before Check.
+// Divide restricts the job to the shard s. The bytes of all files together are divided into s.N ranges of almost equal
+// size, one for each shard; a byte of a compressed file counts three times (see inflation). Only the files that overlap
+// the shard's range remain in Job.Files, each restricted to the records in the range. Divide must be called before
+// Check.
 func (j *Job) Divide(s Shard) error {
 	plan := shardPlan{Version: planVersion, Kind: j.Output.kind(), Shards: s.N}
 	j.Output.Shard = s.String()

@@ -11,8 +11,8 @@ import (
 	"seqembed/weights"
 )
 
-// Checkpoint is an open checkpoint of a family. It contains the tensors that a model of its shape reads, under their
-// canonical names, which are the same for all files of the family.
+// Checkpoint is an open checkpoint of a model of a known Family. It contains only the tensors that a model with its
+// Config reads. They have the same names for all checkpoints of the family, whatever names the file gives them.
 type Checkpoint struct {
 	*weights.Checkpoint
 	Config    Config

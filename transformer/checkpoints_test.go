@@ -186,7 +186,7 @@ func TestDNABERTVocabulary(t *testing.T) {
 func TestTransformers5(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
-	// The program computes other frequencies for a checkpoint without a table.
+	// frequencies is the table. The program would compute different ones for a checkpoint without a table.
 	frequencies := []float32{1, 0.4, 0.125, 0.05, 0.02, 0.007, 0.002, 0.0008}
 	const invFreq = ".attention.self.rotary_embeddings.inv_freq"
 	embedding := func(rename func(string) string, blocks ...string) []float32 {

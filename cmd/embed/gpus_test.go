@@ -360,7 +360,7 @@ func TestProductsAreLogged(t *testing.T) {
 	for _, device := range []string{"cuda:0", "cuda:1"} {
 		for _, p := range f.products {
 			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
-			// The second model has the same products, and must not add lines.
+			// The run has two models with the same products. The second must not add lines.
 			if n := strings.Count(r.stderr, line); n != 1 {
 				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
 			}

@@ -37,7 +37,7 @@ func TestProfile(t *testing.T) {
 	}
 	budget("", found[1])
 	budget("--esm-batch-size 77", "77")
-	budget("--dtype fp32", "5000") // the default of the fake GPU: nothing is stored for fp32
+	budget("--dtype fp32", "5000") // the budget of the fake GPU, because embed profile has stored no result for fp32
 	f.budget = 50
 	budget("", "50") // the default of a GPU with little free memory
 	if r := f.embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "embed profile: esm2-tiny on GPU bf16, bf16: "+found[1]+" tokens") {

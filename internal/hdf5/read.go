@@ -24,8 +24,10 @@ type Reader struct {
 	// Root is the address of the root group.
 	Root Address
 
-	heapAt uint64 // offset in the file of the collection (a part of the global heap) whose strings are in heap
+	// heap has the strings of one collection, which is a part of the global heap. heapAt is the offset of this
+	// collection in the file.
 	heap   map[uint16]string
+	heapAt uint64
 }
 
 // Link is a name in a group, with the address of the object that has this name.

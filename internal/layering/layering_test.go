@@ -11,9 +11,10 @@ import (
 	"testing"
 )
 
-// allowed maps a package of this module (the key) to the packages of this module that it may import. A key also stands
-// for the packages in folders below it, and so does a listed package. Backends are an exception: each must be listed by
-// name. A package without an entry may import no package of this module.
+// allowed maps a package of this module (the key) to the packages of this module that it may import. A key also applies
+// to packages in folders below it. A listed package permits the packages in folders below it, too, except backends,
+// each of which must be listed by name. A package to which no key applies may import no package of this module. The
+// packages in binding have rules of their own.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels", "kernels/ref"},

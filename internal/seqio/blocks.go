@@ -169,8 +169,8 @@ func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	return found, nil
 }
 
-// cutText returns the place of the first record in the text of the blocks that begin at the offset at of the file or
-// later. disk reads the file from this offset on. A record that begins with the first byte of the text does not count.
+// cutText decompresses the blocks of the file from the offset at on, where disk begins to read, and returns the place
+// of the first record in their text. A record that begins with the first byte of the text does not count.
 func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	type block struct{ at, text, end int64 } // the fields of type blocks, as they are when the block begins
 	begun := []block{{at: at}}               // the blocks that were read so far; each takes 24 bytes

@@ -177,6 +177,7 @@ func (n recordNames) add(names ...string) {
 // residue.
 const lettersSuffix = "_letters"
 
-// withLetters reports whether a table has arrays with the first and the last letter of each residue. A residue of DNA
-// is a token of one or more letters. A residue of a protein is one letter, so a table of proteins has no such arrays.
+// withLetters reports whether a table has arrays with the positions of the first and the last letter of each residue in
+// its sequence (see Letters). A residue of DNA is a token of one or more letters. A residue of a protein is one letter,
+// so a table of proteins has no such arrays.
 func (s *Spec) withLetters() bool { return s.pooling() == Residues && s.Kind == Nucleotide }

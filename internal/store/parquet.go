@@ -19,8 +19,9 @@ const (
 	pageBytes = 1 << 20
 )
 
-// parquetRow has a field for every column that a Parquet output can have. Each output replaces the struct tags to
-// select and name its columns. parquet-go writes rows of a struct type ten times as fast as rows of its generic values.
+// parquetRow has a field for every column that a Parquet output can have. columnTags makes the struct tags of each
+// output, which select and name its columns. parquet-go writes rows of a struct type ten times as fast as rows of its
+// generic values.
 type parquetRow struct {
 	ID          string
 	Description string

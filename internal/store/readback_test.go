@@ -176,10 +176,10 @@ func TestTorchReadsPt(t *testing.T) {
 	s, halves := spec(t, Pt), spec(t, Pt)
 	s.Columns = columnsOf([]int{6, 33}, Mean, Residues, CLS)
 	halves.Columns, halves.DType = columnsOf([]int{33}, Mean), FP16
-	// The script prints only the column with the mean of layer 33, which both outputs have.
 	for _, s := range []Spec{s, halves} {
 		writeAll(t, s, plainRows(s, 12))
 	}
+	// The script prints the label of each record and the mean of layer 33, the only column that both outputs have.
 	out := readback.Python(t, "torch", `
 import sys, glob, torch
 def load(path):

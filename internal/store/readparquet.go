@@ -76,7 +76,7 @@ type parquetReader struct {
 	file     *parquet.File
 	place    map[string]int // indices of the columns of single values, by name
 	lists    []int          // indices of the columns of embeddings
-	window   [2]string      // names of the columns of the first and last letter of a row's window; "" if missing
+	window   [2]string      // names of the columns that tell which letters of the record a row covers; "" if none
 	residues bool           // whether a row is a residue, with its first and last letter
 }
 

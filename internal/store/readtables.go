@@ -33,7 +33,8 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 		}
 	}
 	if len(entries) > 1 && entries[1].Name == lettersName(entries[0]) {
-		if _, _, _, err := npzHeader(entries[1]); err != nil { // the array is not of floats, so it is not a record
+		// An array that is not of floats holds letters. An array of floats would be that of another record.
+		if _, _, _, err := npzHeader(entries[1]); err != nil {
 			t.Columns[0].Pooling = Residues
 		}
 	}
@@ -59,7 +60,8 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// lettersName returns the name of the array of letters that belongs to a record's array.
+// lettersName returns the name of the array with the first and the last letter of each residue of a record. entry is
+// the array with the embeddings of that record.
 func lettersName(entry *zip.File) string {
 	return strings.TrimSuffix(entry.Name, ".npy") + lettersSuffix + ".npy"
 }

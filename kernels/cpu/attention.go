@@ -19,6 +19,7 @@ type attentionScratch struct {
 	queries []queryRows    // the batch, divided into the query rows of tasks
 	angles  []*rotaryTable // one for each set of rotary frequencies
 	shapes  []attentionShape
+	memory  []float32       // the memory of all workers' headScratch
 	words   func(n int) int // returns how many words hold n operand values; a word is a float32 or two bfloat16 values
 }
 
@@ -28,19 +29,26 @@ type attentionShape struct{ heads, d int }
 // queryRows is a range of query rows of one sequence.
 type queryRows struct{ sequence, first, rows int }
 
+// taskBlocks is the largest number of blocks of queries in a task. With so many blocks, packing takes about 1% of the
+// task's time.
+const taskBlocks = 16
+
 // divide divides the batch into the query rows of tasks. A task packs the keys and values of a whole sequence, so it
-// computes as many of its query rows as possible, as long as each worker has several tasks.
+// computes up to taskBlocks blocks of its queries, as long as each worker has several tasks.
 func (a *attentionScratch) divide(b kernels.Batch, workers int) {
 	heads := a.shapes[0].heads
 	for _, shape := range a.shapes {
 		heads = min(heads, shape.heads)
 	}
-	blocks := len(b.IDs)*heads/(workers*tasksPerWorker*blockQueries) + 1
+	most := min(taskBlocks, len(b.IDs)*heads/(workers*tasksPerWorker*blockQueries)+1)
 	a.stale = false
 	a.queries = a.queries[:0]
 	for q := range b.Sequences() {
-		for i := 0; i < b.Len(q); i += blocks * blockQueries {
-			a.queries = append(a.queries, queryRows{q, i, min(blocks*blockQueries, b.Len(q)-i)})
+		blocks := (b.Len(q) + blockQueries - 1) / blockQueries
+		tasks := (blocks + most - 1) / most
+		rows := (blocks + tasks - 1) / tasks * blockQueries
+		for i := 0; i < b.Len(q); i += rows {
+			a.queries = append(a.queries, queryRows{q, i, min(rows, b.Len(q)-i)})
 		}
 	}
 }
@@ -65,23 +73,40 @@ func (a *attentionScratch) panels(n, d int) (keys, values panels) {
 	return *newPanels(n, a.words(d)), *newPanels(d, a.words(n))
 }
 
-// reserve grows the workspace of attention to the size that batch b needs. The error wraps kernels.ErrOutOfMemory if
-// too little memory is free. Without this check, a system that overcommits memory would grant the memory and kill the
-// process later.
+// reserve grows the workspace of attention to the size that batch b needs, which depends on its longest sequence and on
+// the number of workers. The error wraps kernels.ErrOutOfMemory if too little memory is free. Without this check, a
+// system that overcommits memory would grant the memory and kill the process later.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
-	longest, size := b.Longest(), 0
+	if len(a.shapes) == 0 {
+		return nil
+	}
+	longest, packed := b.Longest(), 0
 	for _, shape := range a.shapes {
 		keys, values := a.panels(longest, shape.d)
-		size = max(size, keys.size()+values.size())
+		packed = max(packed, keys.size()+values.size())
+	}
+	each := packed + blockQueries*newPanels(longest, 1).size()
+	if a.memory, err = memory.grow(a.memory, each*len(scratch)); err != nil {
+		return fmt.Errorf("attention of %d tokens: %w", longest, err)
 	}
 	for i := range scratch {
-		h := &scratch[i].head
-		if h.memory, err = memory.grow(h.memory, size); err != nil {
-			return fmt.Errorf("keys and values of %d tokens: %w", longest, err)
-		}
-		if h.scores, err = memory.grow(h.scores, blockQueries*newPanels(longest, 1).size()); err != nil {
-			return fmt.Errorf("attention scores of %d tokens: %w", longest, err)
-		}
+		own := a.memory[i*each:][:each]
+		scratch[i].head.memory, scratch[i].head.scores = own[:packed], own[packed:]
+	}
+	return nil
+}
+
+// maxHead is the largest number of columns of a head. The result of a block of queries must fit the accumulators of a
+// product.
+const maxHead = blockRows * blockPanels * panelCols / blockQueries
+
+// checkHead returns an error if attention cannot compute heads of d columns.
+func (a *attentionScratch) checkHead(d int, bf16 bool) error {
+	switch {
+	case d > maxHead:
+		return fmt.Errorf("heads of %d columns, at most %d are possible: %w", d, maxHead, kernels.ErrUnsupported)
+	case bf16 && d%2 > 0:
+		return fmt.Errorf("heads of an odd size in bf16: %w", kernels.ErrUnsupported)
 	}
 	return nil
 }

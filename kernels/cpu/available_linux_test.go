@@ -135,7 +135,7 @@ func TestAttentionOutOfMemory(t *testing.T) {
 		return compiled.Start(batch, [][]float32{make([]float32, tokens*16)})()
 	}
 	compiled.(*runner).memory.room = 2 << 20
-	if err := run(5600); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "attention scores of 5600 tokens") {
+	if err := run(5600); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "attention of 5600 tokens") {
 		t.Errorf("a long batch: %v", err)
 	}
 	if err := run(100); err != nil {

@@ -2,10 +2,10 @@
 // of products.
 //
 // When the matrix of a Linear is loaded, it is packed into panels of 16 output columns, in blocks along the inner
-// dimension, so that the product reads it sequentially. Activations are read in place. Attention packs the keys and
-// values of a sequence in the same way and uses the same matrix product. Activation functions are applied to each block
-// of a product while it is in the cache, except for a GEGLU whose number of result columns is not a multiple of 16. A
-// fixed pool of worker goroutines runs the tasks into which an operation is divided.
+// dimension, so that the product reads it sequentially. Activations are read in place. A task of attention packs the
+// keys and values of its sequence and head in the same way, and uses the same matrix product. Activation functions are
+// applied to each block of a product while it is in the cache, except for a GEGLU whose number of result columns is not
+// a multiple of 16. A fixed pool of worker goroutines runs the tasks into which an operation is divided.
 //
 // In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair is as
 // large as a float32; both are called a word. Packing, tiles and tasks count words. A value that products read is

@@ -83,3 +83,33 @@ func TestOutOfMemory(t *testing.T) {
 		t.Errorf("a program that needs all available memory compiles: %v", err)
 	}
 }
+
+// TestWideHeads checks that Compile refuses heads that are too wide, and that the widest heads run.
+func TestWideHeads(t *testing.T) {
+	b := New(1)
+	defer b.Close()
+	m := b.NewModel()
+	defer m.Close()
+	for d, want := range map[int]error{maxHead: nil, maxHead + 1: kernels.ErrUnsupported} {
+		table, err := m.Load(kernels.Lookup, randomSource{[]int{4, 3 * d}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p kernels.Program
+		p.Output(p.Attention(p.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask}), kernels.Attention{Heads: 1, Scale: 1}))
+		const tokens = 50
+		compiled, err := b.Compile(&p, kernels.Limits{Tokens: tokens, Sequences: 1})
+		if !errors.Is(err, want) {
+			t.Errorf("a head of %d columns: %v, want %v", d, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		var batch kernels.Batch
+		batch.Append(make([]int32, tokens))
+		if err := compiled.Start(batch, [][]float32{make([]float32, tokens*d)})(); err != nil {
+			t.Errorf("a head of %d columns: %v", d, err)
+		}
+		compiled.Close()
+	}
+}

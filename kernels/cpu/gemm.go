@@ -8,8 +8,8 @@ const (
 	// its panels.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is the minimum number of tasks per worker, if the product is large enough. With many small tasks
-	// the fastest worker idles only briefly at the end.
+	// tasksPerWorker is the minimum number of tasks per worker, if a product or an attention is large enough. With many
+	// small tasks the fastest worker idles only briefly at the end.
 	tasksPerWorker = 12
 )
 

@@ -83,7 +83,8 @@ func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	}
 }
 
-// fillPairs packs one panel like fill, as pairs of bfloat16. Before the call the panel must contain only zeros.
+// fillPairs packs one panel like fill, but rounds the values to bfloat16. The values of inner rows 2i and 2i+1 become
+// one word. Before the call the panel must contain only zeros.
 func (p *panels) fillPairs(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)

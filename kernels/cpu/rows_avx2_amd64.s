@@ -711,6 +711,7 @@ TEXT ·scoreMaxAVX2(SB), NOSPLIT, $0-56
 	VXORPS       X3, X3, X3
 	VUCOMISS     X3, X1
 	JNE          sloped
+	JP           sloped
 
 levelRow:
 	MOVQ    n+24(FP), SI
@@ -878,6 +879,7 @@ TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-64
 	VXORPS       X3, X3, X3
 	VUCOMISS     X3, X1
 	JNE          sloped
+	JP           sloped
 
 levelRow:
 	MOVQ         n+24(FP), DI

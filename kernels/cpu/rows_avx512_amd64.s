@@ -739,6 +739,7 @@ TEXT ·scoreMaxAVX512(SB), NOSPLIT, $0-56
 	VXORPS       X3, X3, X3
 	VUCOMISS     X3, X1
 	JNE          sloped
+	JP           sloped
 
 levelRow:
 	MOVQ    n+24(FP), SI
@@ -919,6 +920,7 @@ TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-64
 	VXORPS       X3, X3, X3
 	VUCOMISS     X3, X1
 	JNE          sloped
+	JP           sloped
 
 levelRow:
 	MOVQ         n+24(FP), DI

@@ -73,36 +73,9 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		// The gain y, which is up to 4, multiplies the error, and the bias z may cancel the product.
 		near(t, v.name+" normalize", out, want, 16)
 
-		const queries = 3
-		ld := (n + panelCols - 1) &^ (panelCols - 1)
-		rows := guarded(t, queries*ld, atEnd)
-		for i := range rows {
-			rows[i] = float32(math.NaN()) // the padding, which must not affect the result
+		for _, slope := range []float32{0.1, 0} {
+			checkScores(t, v, n, seed, atEnd, slope)
 		}
-		for r := range queries {
-			fill(rows[r*ld:][:n], seed+uint64(r))
-		}
-		want = append([]float32(nil), rows...)
-		position := float32(n / 3)
-		maxima, wantMaxima := guarded(t, queries, atEnd), make([]float32, queries)
-		v.scoreMax(rows, ld, n, 0.7, 0.1, position, maxima)
-		plain.scoreMax(want, ld, n, 0.7, 0.1, position, wantMaxima)
-		near(t, v.name+" maximum", maxima, wantMaxima, 4)
-		sums, wantSums := guarded(t, queries, atEnd), make([]float32, queries)
-		copy(maxima, wantMaxima)
-		v.scoreExp(rows, ld, n, 0.7, 0.1, position, maxima, sums)
-		plain.scoreExp(want, ld, n, 0.7, 0.1, position, wantMaxima, wantSums)
-		// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
-		// one lane of a vector adds as many as n/4 weights.
-		for r := range queries {
-			near(t, v.name+" weights", rows[r*ld:][:n], want[r*ld:][:n], 32)
-		}
-		near(t, v.name+" sum", sums, wantSums, 32)
-
-		scaled, wantScaled := guarded(t, queries*n, atEnd), make([]float32, queries*n)
-		v.scale(scaled, n, rows, ld, n, sums)
-		plain.scale(wantScaled, n, rows, ld, n, sums)
-		near(t, v.name+" scale of rows", scaled, wantScaled, 0)
 
 		const heads = 3
 		rotated, half := take(heads*2*n, seed), n
@@ -111,6 +84,43 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		plain.rotate(want, x[:half], y[:half], 0.125)
 		near(t, v.name+" rotate", rotated, want, 4)
 	}
+}
+
+// checkScores compares the passes of the softmax over rows of n scores, and the scaling of rows, with the same
+// operations in plain Go.
+func checkScores(t *testing.T, v *variant, n int, seed uint64, atEnd bool, slope float32) {
+	t.Helper()
+	plain := portable()
+	const queries = 3
+	ld := (n + panelCols - 1) &^ (panelCols - 1)
+	rows := guarded(t, queries*ld, atEnd)
+	for i := range rows {
+		rows[i] = float32(math.NaN()) // the padding, which must not affect the result
+	}
+	for r := range queries {
+		fill(rows[r*ld:][:n], seed+uint64(r))
+	}
+	want := append([]float32(nil), rows...)
+	position := float32(n / 3)
+	maxima, wantMaxima := guarded(t, queries, atEnd), make([]float32, queries)
+	v.scoreMax(rows, ld, n, 0.7, slope, position, maxima)
+	plain.scoreMax(want, ld, n, 0.7, slope, position, wantMaxima)
+	near(t, v.name+" maximum", maxima, wantMaxima, 4)
+	sums, wantSums := guarded(t, queries, atEnd), make([]float32, queries)
+	copy(maxima, wantMaxima)
+	v.scoreExp(rows, ld, n, 0.7, slope, position, maxima, sums)
+	plain.scoreExp(want, ld, n, 0.7, slope, position, wantMaxima, wantSums)
+	// Two errors exceed a few roundings: the rounding error of a score is a relative error of its exponential, and
+	// one lane of a vector adds as many as n/4 weights.
+	for r := range queries {
+		near(t, v.name+" weights", rows[r*ld:][:n], want[r*ld:][:n], 32)
+	}
+	near(t, v.name+" sum", sums, wantSums, 32)
+
+	scaled, wantScaled := guarded(t, queries*n, atEnd), make([]float32, queries*n)
+	v.scale(scaled, n, rows, ld, n, sums)
+	plain.scale(wantScaled, n, rows, ld, n, sums)
+	near(t, v.name+" scale of rows", scaled, wantScaled, 0)
 }
 
 // near checks that no difference exceeds the given number of roundings. A rounding is 2^−24 times the largest magnitude

@@ -29,8 +29,8 @@ type tables struct {
 type buffer struct {
 	ids    driver.Pointer   // int32 [T], the token ids
 	cu     driver.Pointer   // int32 [S+1], cu_seqlens: the offset of each sequence
-	blocks driver.Pointer   // int2 [maxBlocks], blocks of query rows for attention, as cut returns them
-	ranges []driver.Pointer // int2 [S] for each range in tables.pooled, as the method rows returns them
+	blocks driver.Pointer   // int2 [maxBlocks], blocks of query rows for attention (see tables.cut)
+	ranges []driver.Pointer // for each range in tables.pooled, int2 [S]: the rows of each sequence (see tables.rows)
 
 	read gpu.Event // happens when the last kernel that reads this buffer has finished
 }

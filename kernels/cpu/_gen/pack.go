@@ -91,8 +91,8 @@ func packs(g *generator) {
 	g.end()
 }
 
-// rowsAhead returns the distance in bytes to the row that the packing functions prefetch. Rows lie in different pages,
-// so the processor does not prefetch them by itself.
+// rowsAhead returns the distance in bytes to the row that the packing functions prefetch, 32 rows ahead. Rows usually
+// lie in different pages, so the processor does not prefetch them by itself.
 func rowsAhead(g *generator, ld reg.GPVirtual) reg.GPVirtual {
 	ahead := g.GP64()
 	g.MOVQ(ld, ahead)

@@ -127,6 +127,7 @@ func (s *scoreRows) eachRow(g *generator, before func(), body func(v reg.VecVirt
 	g.VXORPS(zero, zero, zero)
 	g.VUCOMISS(zero, s.slope.AsX())
 	g.JNE(LabelRef("sloped"))
+	g.JP(LabelRef("sloped")) // the slope is NaN
 	s.loop(g, "level", before, body, after, func(v reg.VecVirtual) {}, func() {})
 	g.JMP(LabelRef("done"))
 	g.Label("sloped")

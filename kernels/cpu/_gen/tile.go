@@ -26,9 +26,10 @@ func tiles(g *generator, i isa) {
 	}
 }
 
-// tile generates a kernel that computes count tiles of rows × panels·16 sums, one below the other. Each sum has one
-// accumulator and adds one FMA for each k, in order, so that its bits are the same in every kernel. In bfloat16 each
-// value is a pair: VDPBF16PS multiplies two pairs and adds both products.
+// tile generates a kernel for tiles of rows × panels·16 sums. The kernel's argument count is the number of tiles, which
+// lie one below the other. Each sum has one accumulator and adds one FMA for each k, in order, so that its bits are the
+// same in every kernel. In bfloat16 each element of A and of a panel is a pair of values: VDPBF16PS multiplies two
+// pairs and adds both products to the sum.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
