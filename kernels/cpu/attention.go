@@ -101,7 +101,7 @@ func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.B
 const maxHead = blockRows * blockPanels * panelCols / blockQueries
 
 // checkHead returns an error if attention cannot compute heads of d columns.
-func (a *attentionScratch) checkHead(d int, bf16 bool) error {
+func checkHead(d int, bf16 bool) error {
 	switch {
 	case d > maxHead:
 		return fmt.Errorf("heads of %d columns, at most %d are possible: %w", d, maxHead, kernels.ErrUnsupported)

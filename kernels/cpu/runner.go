@@ -113,7 +113,7 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	case kernels.Norm:
 		s.run = r.norm(o, out, in)
 	case kernels.Attention:
-		if err = r.heads.checkHead(out.cols/o.Heads, r.bf16); err != nil {
+		if err = checkHead(out.cols/o.Heads, r.bf16); err != nil {
 			return s, &kernels.OpError{Op: "attention", Shapes: r.program.Shapes(op), Err: err}
 		}
 		s.run = r.attention(o, out, in, z)

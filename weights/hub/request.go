@@ -77,7 +77,7 @@ type temporary struct {
 func (t *temporary) Unwrap() error { return t.error }
 
 // refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. The
-// argument what is a name of the content, for the message.
+// argument what names the content in the message.
 func (p *pull) refused(r *http.Response, what string) error {
 	page := p.Endpoint + "/" + p.id
 	switch {
