@@ -115,8 +115,15 @@ func (t *translator) run() (err error) {
 			return t.errorf("unknown type %s of a parameter", p.kind)
 		}
 	}
-	for _, s := range t.kernel.body {
+	for body := t.kernel.body; len(body) > 0; {
+		s := body[0]
 		t.line = s.line
+		if n := products(body); n > 0 {
+			fmt.Fprintf(&t.code, "    %s\n", t.mma(body[:n]))
+			body = body[n:]
+			continue
+		}
+		body = body[1:]
 		if s.label != "" {
 			t.labels[s.label] = true
 			fmt.Fprintf(&t.code, "%s:;\n", label(s.label))
@@ -281,11 +288,9 @@ func (t *translator) instruction(s statement) string {
 	case "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16":
 		t.want(s, 2)
 		return fmt.Sprintf("{ uint32_t v[4]; t.ldmatrix(v, %s, %t); %s }", t.address(s.operands[1], "u32"),
-			strings.Contains(s.opcode, ".trans."), t.spread(s.operands[0], 4, "b32"))
-	case "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32":
-		return t.mma(s, "bf16")
-	case "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32":
-		return t.mma(s, "fp16")
+			strings.Contains(s.opcode, ".trans."), t.spread(s.operands[0], 4, "b32", "v"))
+	case mmaBF16, mmaFP16:
+		return t.mma([]statement{s})
 	}
 	panic(t.errorf("unknown instruction %s", s.opcode))
 }
@@ -325,8 +330,9 @@ func (t *translator) list(o operand, n int, kind string) string {
 	return "{" + strings.Join(texts, ", ") + "}"
 }
 
-// spread returns C++ statements that assign the array v to the registers of a vector, or to a single register.
-func (t *translator) spread(o operand, n int, kind string) string {
+// spread returns C++ statements that assign the elements of an array to the registers of a vector, or to a single
+// register.
+func (t *translator) spread(o operand, n int, kind, array string) string {
 	all := o.vector
 	if all == nil && n == 1 {
 		all = []operand{o}
@@ -336,7 +342,7 @@ func (t *translator) spread(o operand, n int, kind string) string {
 	}
 	var texts []string
 	for i, one := range all {
-		texts = append(texts, t.set(one, kind, fmt.Sprintf("v[%d]", i)))
+		texts = append(texts, t.set(one, kind, fmt.Sprintf("%s[%d]", array, i)))
 	}
 	return strings.Join(texts, " ")
 }
@@ -372,7 +378,7 @@ func (t *translator) memory(s statement, parts []string) string {
 	}
 	if parts[0] == "ld" {
 		return fmt.Sprintf("{ %s v[%d]; memcpy(v, t.%s(%s, %d), %d); %s }", ctypes[kind], n, space,
-			t.address(s.operands[1], at), n*bytes, n*bytes, t.spread(s.operands[0], n, kind))
+			t.address(s.operands[1], at), n*bytes, n*bytes, t.spread(s.operands[0], n, kind, "v"))
 	}
 	return fmt.Sprintf("{ const %s v[%d] = %s; memcpy(t.%s(%s, %d), v, %d); }", ctypes[kind], n, t.list(s.operands[1], n, kind), space,
 		t.address(s.operands[0], at), n*bytes, n*bytes)
@@ -384,7 +390,7 @@ func (t *translator) move(s statement, kind string) string {
 	to, from := s.operands[0], s.operands[1]
 	switch {
 	case to.vector != nil && kind == "b32":
-		return fmt.Sprintf("{ const uint32_t w = %s; const uint16_t v[2] = {uint16_t(w), uint16_t(w >> 16)}; %s }", t.value(from, kind), t.spread(to, 2, "b16"))
+		return fmt.Sprintf("{ const uint32_t w = %s; const uint16_t v[2] = {uint16_t(w), uint16_t(w >> 16)}; %s }", t.value(from, kind), t.spread(to, 2, "b16", "v"))
 	case from.vector != nil && kind == "b32":
 		return fmt.Sprintf("{ const uint32_t v[2] = %s; %s }", t.list(from, 2, "b16"), t.set(to, kind, "(v[0] | v[1] << 16)"))
 	}
@@ -427,10 +433,53 @@ func (t *translator) shuffle(s statement) string {
 	return code
 }
 
-func (t *translator) mma(s statement, half string) string {
-	t.want(s, 4)
-	return fmt.Sprintf("{ float v[4] = %s; const uint32_t a[4] = %s, b[2] = %s; t.mma(v, a, b, %s); %s }",
-		t.list(s.operands[3], 4, "f32"), t.list(s.operands[1], 4, "b32"), t.list(s.operands[2], 2, "b32"), half, t.spread(s.operands[0], 4, "f32"))
+const (
+	mmaBF16 = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+	mmaFP16 = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
+
+	mostProducts = 16 // most_products in sim/kernel.h
+)
+
+// products returns how many statements at the beginning of body are products of matrices (mma) that a warp can compute
+// together: all of one type, without a guard, and none with an operand that an earlier one computes. It returns at most
+// mostProducts.
+func products(body []statement) (n int) {
+	computed := map[string]bool{}
+	for _, s := range body[:min(len(body), mostProducts)] {
+		if s.opcode != mmaBF16 && s.opcode != mmaFP16 || s.opcode != body[0].opcode || s.guard != "" || len(s.operands) != 4 {
+			break
+		}
+		for _, o := range s.operands[1:] {
+			if slices.ContainsFunc(o.vector, func(o operand) bool { return computed[o.text] }) {
+				return n
+			}
+		}
+		for _, o := range s.operands[0].vector {
+			computed[o.text] = true
+		}
+		n++
+	}
+	return n
+}
+
+// mma translates products of matrices that a warp can compute together.
+func (t *translator) mma(list []statement) string {
+	half := "bf16"
+	if list[0].opcode == mmaFP16 {
+		half = "fp16"
+	}
+	var a, b, c, results []string
+	for i, s := range list {
+		t.line = s.line
+		t.want(s, 4)
+		a = append(a, t.list(s.operands[1], 4, "b32"))
+		b = append(b, t.list(s.operands[2], 2, "b32"))
+		c = append(c, t.list(s.operands[3], 4, "f32"))
+		results = append(results, t.spread(s.operands[0], 4, "f32", fmt.Sprintf("c[%d]", i)))
+	}
+	n := len(list)
+	return fmt.Sprintf("{ float c[%d][4] = {%s}; const uint32_t a[%d][4] = {%s}, b[%d][2] = {%s}; t.mma(%d, c, a, b, %s); %s }",
+		n, strings.Join(c, ", "), n, strings.Join(a, ", "), n, strings.Join(b, ", "), n, half, strings.Join(results, " "))
 }
 
 // expression is the translation of an instruction that computes one value of the type result. In text, $1, $2 and so

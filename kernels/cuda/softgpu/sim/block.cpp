@@ -32,7 +32,7 @@ constexpr size_t stack_bytes = 128 << 10;
 // shift the frames of all threads would compete for the same few sets of the cache.
 constexpr size_t stack_shift = 17 * 64, most_shifted = 32 << 10;
 
-enum State { runnable, waits_for_block, waits_for_warp, ended };
+enum State { not_begun, runnable, waits_for_block, waits_for_warp, ended };
 
 class Processor;
 
@@ -42,14 +42,14 @@ struct Copy {
     uint32_t bytes;
 };
 
-// Fiber is a thread of a block. It has its own stack.
+// Fiber is a thread of a block. It has its own stack, on which it may run after another thread has ended there.
 class Fiber final : public Thread {
   public:
     void barrier() override;
     void warp_barrier() override;
     uint32_t shuffle(uint32_t value, uint32_t mask) override;
     void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) override;
-    void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) override;
+    void mma(unsigned count, float (*c)[4], const uint32_t (*a)[4], const uint32_t (*b)[2], Half type) override;
     void copy_async(uint32_t to, uint64_t from, uint32_t bytes) override;
     void copy_commit() override;
     void copy_wait(int groups) override;
@@ -109,7 +109,7 @@ class Processor {
     void prepare(Fiber &f);
 
     const Launch *launch = nullptr;
-    std::deque<Fiber> fibers; // a deque, because the addresses of fibers must not change
+    std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     std::vector<int> preference; // indices of the warps, the preferred one first
     int running = -1;
@@ -166,6 +166,7 @@ void Processor::yield(Fiber &f) {
         return;
     }
     running = next;
+    if (fibers[next].state == not_begun) prepare(fibers[next]);
     swap(f, fibers[next]);
 }
 
@@ -184,7 +185,6 @@ void Processor::prepare(Fiber &f) {
             abort();
         }
         f.stack = static_cast<unsigned char *>(stack);
-        f.processor = this;
     }
 #ifdef __x86_64__
     // A new stack holds six saved registers and the return address, which softgpu_switch pops. When a function is
@@ -212,20 +212,28 @@ void Fiber::begin(const Launch &launch, Index block, unsigned thread, const Guar
     shared_bytes = static_cast<uint32_t>(shared.size);
     global_begin = launch.memory->begin();
     global_bytes = launch.memory->bytes();
-    state = runnable;
+    state = not_begun;
     open.clear();
     groups.clear();
 }
 
+// body runs a thread to its end, and then each next thread that has not begun, on the same stack.
 void Processor::body() {
-    launch->kernel->run(fibers[running], launch->slots);
-    Fiber &f = fibers[running];
-    const auto full = [](const std::vector<Copy> &g) { return !g.empty(); };
-    if (full(f.open) || std::any_of(f.groups.begin(), f.groups.end(), full))
-        fail(launch_failed, "a thread ends with copies that it has not waited for");
-    f.state = ended;
-    finished++;
-    leave(f);
+    for (;;) {
+        Fiber &f = fibers[running];
+        f.state = runnable;
+        launch->kernel->run(f, launch->slots);
+        const auto full = [](const std::vector<Copy> &g) { return !g.empty(); };
+        if (full(f.open) || std::any_of(f.groups.begin(), f.groups.end(), full))
+            fail(launch_failed, "a thread ends with copies that it has not waited for");
+        f.state = ended;
+        finished++;
+        warps[running / 32].ready &= ~(1u << running % 32);
+        const int next = pick();
+        if (next < 0) leave(f);
+        running = next;
+        if (fibers[next].state != not_begun) swap(f, fibers[next]);
+    }
 }
 
 void Processor::shuffle_preference() {
@@ -253,7 +261,7 @@ int Processor::pick() {
 void Processor::run_block(const Launch &l, uint64_t number) {
     launch = &l;
     threads = l.threads;
-    while (fibers.size() < threads) fibers.emplace_back();
+    if (fibers.size() < threads) fibers.resize(threads);
     warps.resize(threads / 32);
     preference.resize(threads / 32);
     for (size_t w = 0; w < warps.size(); w++) preference[w] = l.order == 1 ? warps.size() - 1 - w : w;
@@ -265,20 +273,16 @@ void Processor::run_block(const Launch &l, uint64_t number) {
     const Index block = {static_cast<unsigned>(number % l.grid.x), static_cast<unsigned>(number / l.grid.x % l.grid.y),
                          static_cast<unsigned>(number / l.grid.x / l.grid.y)};
     for (unsigned t = 0; t < threads; t++) {
+        fibers[t].processor = this;
         fibers[t].begin(l, block, t, scratch.memory());
-        prepare(fibers[t]);
     }
     waiting = finished = 0;
     for (Warp &w : warps) w.ready = ~0u, w.arrived = 0;
     shuffle_preference();
     current = this;
-    for (;;) {
-        running = pick();
-        if (running < 0) break;
-        enter(fibers[running]); // returns when a fiber ends, fails, or cannot yield to another
-        if (fault.code != 0) break; // abandons the other fibers
-        if (fibers[running].state == ended) warps[running / 32].ready &= ~(1u << running % 32);
-    }
+    running = pick();
+    prepare(fibers[running]);
+    enter(fibers[running]); // returns when no fiber can run or one fails, which abandons the others
     current = nullptr;
     if (fault.code != 0) return;
     if (finished < threads) {
@@ -367,38 +371,56 @@ void ldmatrix_step(void *(&lanes)[32]) {
     for (int lane = 0; lane < 32; lane++) {
         const int r = lane / 4, c = 2 * (lane % 4);
         for (int m = 0; m < 4; m++) {
-            const uint16_t low = transposed ? element(lanes, 8 * m + c, r) : element(lanes, 8 * m + r, c);
-            const uint16_t high = transposed ? element(lanes, 8 * m + c + 1, r) : element(lanes, 8 * m + r, c + 1);
-            static_cast<Matrices *>(lanes[lane])->r[m] = low | static_cast<uint32_t>(high) << 16;
+            uint32_t &pair = static_cast<Matrices *>(lanes[lane])->r[m];
+            if (transposed) {
+                pair = element(lanes, 8 * m + c, r) | static_cast<uint32_t>(element(lanes, 8 * m + c + 1, r)) << 16;
+            } else {
+                memcpy(&pair, static_cast<Matrices *>(lanes[8 * m + r])->row + 2 * c, 4);
+            }
         }
     }
 }
 
-struct Product {
-    float *c;
-    const uint32_t *a, *b;
+struct Products {
+    unsigned count;
+    float (*c)[4];
+    const uint32_t (*a)[4], (*b)[2];
 };
+
+// Row is a row of a matrix with eight columns.
+typedef double Row __attribute__((vector_size(64)));
 
 // mma_step computes mma.m16n8k16 with the layouts of the PTX manual. It adds in double and rounds each element once.
 template <float (*widen)(uint16_t)>
 void mma_step(void *(&lanes)[32]) {
-    float a[16][16], b[16][8]; // float, because the compiler calls a function for each conversion of fp16 to double
-    double c[16][8];
-    for (int lane = 0; lane < 32; lane++) {
-        const Product &p = *static_cast<Product *>(lanes[lane]);
-        const int g = lane / 4, j = 2 * (lane % 4);
-        for (int half = 0; half < 2; half++) {
-            for (int i = 0; i < 4; i++) a[g + 8 * (i % 2)][j + 8 * (i / 2) + half] = widen(static_cast<uint16_t>(p.a[i] >> 16 * half));
-            for (int i = 0; i < 2; i++) b[j + 8 * i + half][g] = widen(static_cast<uint16_t>(p.b[i] >> 16 * half));
+    for (unsigned n = 0; n < static_cast<Products *>(lanes[0])->count; n++) {
+        // The right matrix has its columns one after the other. A lane has two neighbours in each word.
+        uint16_t left[16][16], right[8][16];
+        float sums[16][8];
+        for (int lane = 0; lane < 32; lane++) {
+            const Products &p = *static_cast<Products *>(lanes[lane]);
+            const int g = lane / 4, j = 2 * (lane % 4);
+            for (int i = 0; i < 4; i++) memcpy(&left[g + 8 * (i % 2)][j + 8 * (i / 2)], &p.a[n][i], 4);
+            for (int i = 0; i < 2; i++) memcpy(&right[g][j + 8 * i], &p.b[n][i], 4);
+            for (int i = 0; i < 2; i++) memcpy(&sums[g + 8 * i][j], &p.c[n][2 * i], 8);
         }
-        for (int i = 0; i < 4; i++) c[g + 8 * (i / 2)][j + i % 2] = p.c[i];
-    }
-    for (int row = 0; row < 16; row++)
+        // float, because the compiler calls a function for each conversion of fp16 to double
+        float a[16][16], columns[8][16];
+        for (int i = 0; i < 16 * 16; i++) a[0][i] = widen(left[0][i]);
+        for (int i = 0; i < 8 * 16; i++) columns[0][i] = widen(right[0][i]);
+        Row b[16];
         for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 8; column++) c[row][column] += double(a[row][k]) * double(b[k][column]);
-    for (int lane = 0; lane < 32; lane++) {
-        const Product &p = *static_cast<Product *>(lanes[lane]);
-        for (int i = 0; i < 4; i++) p.c[i] = static_cast<float>(c[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+            for (int column = 0; column < 8; column++) b[k][column] = columns[column][k];
+        for (int row = 0; row < 16; row++) {
+            Row sum;
+            for (int column = 0; column < 8; column++) sum[column] = sums[row][column];
+            for (int k = 0; k < 16; k++) sum += double(a[row][k]) * b[k];
+            for (int column = 0; column < 8; column++) sums[row][column] = static_cast<float>(sum[column]);
+        }
+        for (int lane = 0; lane < 32; lane++) {
+            const Products &p = *static_cast<Products *>(lanes[lane]);
+            for (int i = 0; i < 2; i++) memcpy(&p.c[n][2 * i], &sums[lane / 4 + 8 * i][2 * (lane % 4)], 8);
+        }
     }
 }
 
@@ -421,10 +443,10 @@ void Fiber::ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) {
     processor->wait_for_warp(reinterpret_cast<void *>(step), &lane, step);
 }
 
-void Fiber::mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) {
-    Product lane = {c, a, b};
-    const auto step = type == bf16 ? mma_step<from_bf16> : mma_step<from_fp16>;
-    processor->wait_for_warp(reinterpret_cast<void *>(step), &lane, step);
+void Fiber::mma(unsigned count, float (*c)[4], const uint32_t (*a)[4], const uint32_t (*b)[2], Half type) {
+    static const char operations[2][most_products + 1] = {};
+    Products lane = {count, c, a, b};
+    processor->wait_for_warp(&operations[type][count], &lane, type == bf16 ? mma_step<from_bf16> : mma_step<from_fp16>);
 }
 
 // Asynchronous copies.

@@ -18,6 +18,10 @@ struct Index {
 // Types of matrix operands for mma.sync.
 enum Half { bf16, fp16 };
 
+// most_products is the largest number of products that a warp computes together. Fewer switches between threads make
+// kernels faster.
+constexpr unsigned most_products = 16;
+
 // shared_base is the address of the first byte of shared memory in its own address space. It is not 0, so that a null
 // pointer is invalid.
 constexpr uint32_t shared_base = 1024;
@@ -52,8 +56,9 @@ class Thread {
     virtual uint32_t shuffle(uint32_t value, uint32_t mask) = 0;
     // ldmatrix loads four 8x8 matrices of 16-bit elements. Each lane passes the address of one row.
     virtual void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) = 0;
-    // mma adds the product of a 16x16 matrix and a 16x8 matrix to c.
-    virtual void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) = 0;
+    // mma computes `count` products, at most most_products. It adds the product of the 16x16 matrix a[i] and the 16x8
+    // matrix b[i] to c[i].
+    virtual void mma(unsigned count, float (*c)[4], const uint32_t (*a)[4], const uint32_t (*b)[2], Half type) = 0;
     // copy_async starts a copy to 16 bytes of shared memory. It copies only the first `bytes` bytes and sets the rest
     // to zero.
     virtual void copy_async(uint32_t to, uint64_t from, uint32_t bytes) = 0;
