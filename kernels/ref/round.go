@@ -16,8 +16,8 @@ func round(t kernels.DType, v float64) float64 {
 	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
 		return v
 	}
-	_, e := math.Frexp(v)
-	unit := math.Ldexp(1, max(e-bits, least))
+	e := int(math.Float64bits(v)>>52&0x7ff) - 1022 // as math.Frexp returns it, but faster; subnormals are below least
+	unit := math.Float64frombits(uint64(max(e-bits, least)+1023) << 52)
 	r := math.RoundToEven(v/unit) * unit
 	if math.Abs(r) > most {
 		return math.Inf(int(math.Copysign(1, v)))
