@@ -175,7 +175,7 @@ func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
 	return got == sum, err
 }
 
-// planPath returns the path of the plan file (see PlanPrefix) for outputs of this kind.
+// planPath returns the path of the plan file (see PlanPrefix) for outputs with this folder, label and format.
 func (o Output) planPath() string {
 	return filepath.Join(o.Dir, PlanPrefix+store.EscapeName(o.Label)+"."+string(o.Format)+".json")
 }

@@ -310,7 +310,7 @@ type translation struct {
 	reading seqio.Options
 	length  int   // maximum length of a chunk in letters
 	chunks  int64 // number of chunks
-	frames  int64 // number of kept reading frames: those without a stop codon
+	frames  int64 // number of reading frames that were kept
 	// each, unless it is nil, is called for every kept frame.
 	each func(translate.Frame)
 	err  error // error of the input or of ctx; nil if writing a FASTA file failed

@@ -18,7 +18,7 @@ import (
 )
 
 // Table is an output file that is open for reading. Fields of a Row that the format of the file does not store are
-// zero, except that Tokens may be 1.
+// zero. Only Row.Tokens may be the number of rows in Row.Embeddings instead.
 type Table struct {
 	Format  Format
 	DType   DType // type of the values in the file
