@@ -98,7 +98,7 @@ func TestResolveSyntheticModels(t *testing.T) {
 			t.Errorf("%s has the label %s and the source %s", name, c.Label, c.Source)
 		}
 	}
-	wantRefused(t, "synthetic:esm3", `"esm3"`, "dnabert-s,", "dnabert-2", "dnabert-s-2l", "esm2-8m", "esm2-15b", "esm2-tiny", "esm2-hd128")
+	wantRefused(t, "synthetic:esm3", `"esm3"`, "dnabert-s,", "dnabert-2", "dnabert-s-2l", "dnabert-tiny", "esm2-8m", "esm2-15b", "esm2-tiny", "esm2-hd128")
 	for _, seed := range []string{"", "-1", "x", "18446744073709551616", "1@2"} {
 		wantRefused(t, "synthetic:esm2-8m@"+seed, "synthetic:esm2-8m@"+seed, "seed")
 	}

@@ -64,7 +64,7 @@ func TestBadInputAlone(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			args := append([]string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", out}, strings.Fields(c.args)...)
+			args := append([]string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "-o", out}, strings.Fields(c.args)...)
 			embed(t, args...).wantCode(exitNothing).wantProblem(c.says...)
 			for _, name := range files(t, out) {
 				if name != "failed_files.txt" {
@@ -179,11 +179,11 @@ func TestBadModels(t *testing.T) {
 		{"p.faa", []string{"facebook/esm2_t33_650M_UR50D"}},
 		{"d.fna", []string{"zhihan1996/DNABERT-S"}},
 		{"--dnabert-model tiny d.fna", []string{"--dnabert-model", "tiny", "ESM-2", "DNABERT is needed"}},
-		{"--esm-model " + dna2 + " p.faa", []string{"--esm-model", "DNABERT", "ESM-2 is needed"}},
-		{"--dnabert-model " + dna2 + " --dnabert-tokenizer none.json d.fna", []string{"none.json", "no such file"}},
-		{"--dnabert-model " + dna2 + " --dnabert-tokenizer broken.json d.fna", []string{"broken.json"}},
+		{"--esm-model " + tinyDNA + " p.faa", []string{"--esm-model", "DNABERT", "ESM-2 is needed"}},
+		{"--dnabert-model " + tinyDNA + " --dnabert-tokenizer none.json d.fna", []string{"none.json", "no such file"}},
+		{"--dnabert-model " + tinyDNA + " --dnabert-tokenizer broken.json d.fna", []string{"broken.json"}},
 		// A fault of the protein model is found before the DNA model runs.
-		{"--dnabert-model " + dna2 + " --esm-model cut d.fna p.faa", []string{"cut/model.safetensors"}},
+		{"--dnabert-model " + tinyDNA + " --esm-model cut d.fna p.faa", []string{"cut/model.safetensors"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			r := embed(t, append([]string{"-o", "out"}, strings.Fields(c.args)...)...).wantCode(exitNothing)
@@ -237,7 +237,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	write(t, "p.faa", proteinFile)
 	write(t, "d.fna", nucleotideFile)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
-	r := embed(t, "--esm-model", tiny, "--dnabert-model", dna2, "--pool", "cls", "-o", "out", "p.faa", "d.fna").wantCode(exitNothing)
+	r := embed(t, "--esm-model", tiny, "--dnabert-model", tinyDNA, "--pool", "cls", "-o", "out", "p.faa", "d.fna").wantCode(exitNothing)
 	r.wantProblem("out/p.esm2-tiny.parquet", `"mean"`, `"cls"`, "--force")
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet")
 

@@ -112,7 +112,7 @@ func (c *crashes) configuration() []string {
 	}
 	flags := []string{"--format", string(format), "--pool", poolings[c.rng.IntN(len(poolings))]}
 	inputs := []string{"in", "in", "in/dna", "in/protein"}[c.rng.IntN(4)]
-	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256",
+	return append(flags, "--esm-model", tiny, "--dnabert-model", tinyDNA, "--esm-batch-size", "64", "--dnabert-batch-size", "256",
 		"--part-records", []string{"0", "1", "5", "2048"}[c.rng.IntN(4)], "-v", inputs)
 }
 

@@ -72,12 +72,12 @@ func shellLine(t *testing.T, line string) {
 	words := strings.Fields(line)
 	switch words[0] {
 	case "embed":
-		environ := []string{"EMBED_DNABERT_MODEL=" + dna2}
+		environ := []string{"EMBED_DNABERT_MODEL=" + tinyDNA}
 		if slices.Contains(words, "--preset") {
 			environ = append(environ, "EMBED_ESM_MODEL="+tiny)
 		}
 		m := noGPU
-		m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-s-2l", "esm-model": "esm2-tiny"}
+		m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-tiny", "esm-model": "esm2-tiny"}
 		var stdout, stderr strings.Builder
 		if code := runOn(t.Context(), m, words[1:], environ, &stdout, &stderr); code != exitDone {
 			t.Fatalf("%s: exit code %d\n%s%s", line, code, &stdout, &stderr)

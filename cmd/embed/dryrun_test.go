@@ -24,11 +24,11 @@ func TestDryRun(t *testing.T) {
 	write(t, "c.fna", ">e\nACGTACGTNACGTACGTACGTACGT\n")
 	write(t, "bad.faa", ">f\nMK-V\n>g\nM-K\n")
 	args := func(more ...string) []string {
-		return append([]string{"--esm-model", tiny, "--dnabert-model", dna2, "--on-bad-record", "skip", "-o", "out"}, more...)
+		return append([]string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "--on-bad-record", "skip", "-o", "out"}, more...)
 	}
 	r := embed(t, args("--dry-run", "a.faa", "b.faa", "c.fna")...).wantCode(exitDone)
 	wantLines(r,
-		"DNA, synthetic:dnabert-s-2l",
+		"DNA, synthetic:dnabert-tiny",
 		"  a.faa: 2 records, 1,029 tokens, 1 truncated, 1 skipped -> out/a.esm2-tiny.parquet, about 1 kB",
 		"  b.faa: 1 records, 6 tokens, 0 truncated -> out/b.esm2-tiny.parquet, about 1 kB",
 		"  to do: 2 inputs, 3 records, 1,035 tokens, about 1 kB; complete already: 0 inputs, 0 records",
@@ -81,7 +81,7 @@ func TestDryRunSize(t *testing.T) {
 		"--format parquet --pool none": {"p.faa"}, "--format safetensors --layers 0,1": {"p.faa"}, "--format npy --dtype-out fp16": {"p.faa"},
 		"--format tsv": {"p.faa"}, "--format h5 --pool mean,max": {"p.faa"}, "--format pt": {"p.faa"}, "--format tsv --dtype-out fp16 --pool tokens": {"p.faa"}} {
 		dir := strings.ReplaceAll(format, " ", "")
-		args := slices.Concat(strings.Fields(format), []string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", dir}, inputs)
+		args := slices.Concat(strings.Fields(format), []string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "-o", dir}, inputs)
 		estimates := map[string]float64{}
 		for line := range strings.Lines(embed(t, append(args, "--dry-run")...).wantCode(exitDone).stdout) {
 			input, rest, _ := strings.Cut(strings.TrimSpace(line), ": ")

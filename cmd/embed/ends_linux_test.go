@@ -243,7 +243,7 @@ func TestSignalWhileAnInputIsSilent(t *testing.T) {
 		"standard input that begins":  {"--esm-model " + tiny + " -", manyProteins("r", 2000), "1h", bySelf},
 		"standard input":              {"--esm-model " + tiny + " -", "", "1h", bySelf},
 		"pipe without a writer":       {"--esm-model " + tiny + " pipe.faa", "", "1h", bySelf},
-		"tokenizer without an answer": {"--dnabert-model " + dna2 + " --dnabert-tokenizer pipe.faa --dna p.fa", "", "100ms", "embed: interrupted while a device, a disk or a lock was busy; the same command continues"},
+		"tokenizer without an answer": {"--dnabert-model " + tinyDNA + " --dnabert-tokenizer pipe.faa --dna p.fa", "", "100ms", "embed: interrupted while a device, a disk or a lock was busy; the same command continues"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			workspace(t)

@@ -88,7 +88,7 @@ func TestFieldInputs(t *testing.T) {
 			name := args[len(args)-1]
 			args[len(args)-1] = fieldFile(t, name)
 			workspace(t)
-			r := embed(t, append([]string{"--esm-model", tiny, "--dnabert-model", dna2, "--gpus", "none", "-o", "out"}, args...)...)
+			r := embed(t, append([]string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "--gpus", "none", "-o", "out"}, args...)...)
 			if c.rows == "" {
 				r.wantCode(exitNothing).wantProblem(append(c.says, name)...)
 				wantFiles(t, "out", "failed_files.txt")
@@ -101,7 +101,7 @@ func TestFieldInputs(t *testing.T) {
 			}
 			model := "esm2-tiny"
 			if c.dna {
-				model = "dnabert-s-2l"
+				model = "dnabert-tiny"
 			}
 			if got := strings.Join(rowsOf(t, "out/"+stem+"."+model+".parquet"), ", "); got != c.rows {
 				t.Errorf("rows %q, want %q", got, c.rows)

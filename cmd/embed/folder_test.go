@@ -241,7 +241,7 @@ func TestNumericsVersion(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
 	write(t, "n.fna", nucleotideFile)
-	embed(t, npyArgs("--dnabert-model", dna2, "p.faa", "n.fna")...).wantCode(0)
+	embed(t, npyArgs("--dnabert-model", "synthetic:dnabert-s-2l", "p.faa", "n.fna")...).wantCode(0)
 	embed(t, npyArgs("--long", "window", "--max-length", "20", "-o", "windows", "p.faa")...).wantCode(0)
 	sum := sha256.New()
 	for _, path := range []string{"out/n.dnabert-s-2l.npy", "out/p.esm2-tiny.npy", "windows/p.esm2-tiny.npy"} {

@@ -187,7 +187,7 @@ func manyFiles(t *testing.T) string {
 		write(t, fmt.Sprintf("in/p%d.faa", i), fmt.Sprintf(">a%d\nMKVLAAGIVALLLAG\n", i)+">b\n"+strings.Repeat("MKWV", 9*i+3)+"\n")
 		write(t, fmt.Sprintf("in/n%d.fna", i), ">a\nACGTTGCAAC\n>b\n"+strings.Repeat("ACGGT", 20*i+3)+"\n")
 	}
-	return " --dnabert-model " + dna2 + " --esm-model " + tiny + " in"
+	return " --dnabert-model " + tinyDNA + " --esm-model " + tiny + " in"
 }
 
 // contents returns the contents of a folder's files by name. It leaves out the manifest and the report, which contain

@@ -72,9 +72,9 @@ func TestTokenizerHint(t *testing.T) {
 	workspace(t)
 	write(t, "d.fna", ">a\nACGTTGCAACGGATTACAGT\n")
 	write(t, "broken.json", "{")
-	writeCheckpoint(t, "net", dna2, nil)
+	writeCheckpoint(t, "net", tinyDNA, nil)
 	write(t, "net/tokenizer.json", "{")
-	for _, args := range [][]string{{"--dnabert-model", dna2, "--dnabert-tokenizer", "broken.json"}, {"--dnabert-model", "net"}} {
+	for _, args := range [][]string{{"--dnabert-model", tinyDNA, "--dnabert-tokenizer", "broken.json"}, {"--dnabert-model", "net"}} {
 		embed(t, append(args, "-o", "out", "d.fna")...).wantCode(exitNothing).wantProblem("--dnabert-tokenizer", ".json: it is not a tokenizer.json")
 	}
 }

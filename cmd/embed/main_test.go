@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	tiny = "synthetic:esm2-tiny"
-	dna2 = "synthetic:dnabert-s-2l"
+	tiny    = "synthetic:esm2-tiny"
+	tinyDNA = "synthetic:dnabert-tiny"
 )
 
 // result is the outcome of a run.

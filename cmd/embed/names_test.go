@@ -32,9 +32,9 @@ func TestFoldersAndGlobs(t *testing.T) {
 	// tells their outputs apart, unless both models have the same name.
 	write(t, "pair/s.fna", ">a\nACGTTGCAAC\n")
 	write(t, "pair/s.faa", ">a\nMKV\n")
-	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "pairs", "pair").wantCode(0)
-	wantFiles(t, "pairs", "manifest.jsonl", "s.dnabert-s-2l.parquet", "s.esm2-tiny.parquet")
-	writeCheckpoint(t, "x/model", dna2, nil)
+	embed(t, "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "pairs", "pair").wantCode(0)
+	wantFiles(t, "pairs", "manifest.jsonl", "s.dnabert-tiny.parquet", "s.esm2-tiny.parquet")
+	writeCheckpoint(t, "x/model", tinyDNA, nil)
 	writeCheckpoint(t, "y/model", tiny, nil)
 	r := embed(t, "--dnabert-model", "x/model", "--dnabert-tokenizer", write(t, "tokenizer.json", string(tokenizer.SyntheticDNAFile())), "--esm-model", "y/model", "-o", "same", "pair").wantCode(exitNothing)
 	r.wantProblem("pair/s.faa", "pair/s.fna", "--out")
@@ -50,7 +50,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	}
 	run := func(inputs ...string) result {
 		t.Helper()
-		return embed(t, append([]string{"--dnabert-model", dna2, "--esm-model", tiny, "-o", "out"}, inputs...)...).wantCode(0)
+		return embed(t, append([]string{"--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "out"}, inputs...)...).wantCode(0)
 	}
 	complete := func(r result, n int) {
 		t.Helper()
@@ -59,17 +59,17 @@ func TestNamesThatAreTheSame(t *testing.T) {
 		}
 	}
 	const s1, s2, s3 = "run/S1/megahit/final.contigs.fa", "run/S2/megahit/final.contigs.fa", "run/S3/megahit/final.contigs.fa"
-	outputs := []string{"S1/final.contigs.dnabert-s-2l.parquet", "S2/final.contigs.dnabert-s-2l.parquet", "manifest.jsonl"}
+	outputs := []string{"S1/final.contigs.dnabert-tiny.parquet", "S2/final.contigs.dnabert-tiny.parquet", "manifest.jsonl"}
 	run(s1, s2)
 	wantFiles(t, "out", outputs...)
 	for _, id := range []string{"S1", "S2"} {
-		if got := rowsOf(t, "out/"+id+"/final.contigs.dnabert-s-2l.parquet"); !strings.HasPrefix(got[0], id) {
+		if got := rowsOf(t, "out/"+id+"/final.contigs.dnabert-tiny.parquet"); !strings.HasPrefix(got[0], id) {
 			t.Errorf("%s holds %q", id, got)
 		}
 	}
-	complete(run(s2), 1) // in a new output folder the output would be final.contigs.dnabert-s-2l.parquet
+	complete(run(s2), 1) // in a new output folder the output would be final.contigs.dnabert-tiny.parquet
 	complete(run(s1, s2, s3), 2)
-	outputs = append(outputs, "S3/final.contigs.dnabert-s-2l.parquet")
+	outputs = append(outputs, "S3/final.contigs.dnabert-tiny.parquet")
 	wantFiles(t, "out", outputs...)
 	if err := os.Rename("run", "moved"); err != nil {
 		t.Fatal(err)
@@ -114,12 +114,12 @@ func TestProkkaFolder(t *testing.T) {
 			write(t, sample+"/PROKKA_01022024."+ext, content)
 		}
 	}
-	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "one", "a").wantCode(0)
-	const d = ".dnabert-s-2l.parquet"
+	embed(t, "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "one", "a").wantCode(0)
+	const d = ".dnabert-tiny.parquet"
 	wantFiles(t, "one", "PROKKA_01022024.esm2-tiny.parquet", "PROKKA_01022024.ffn"+d, "PROKKA_01022024.fna"+d, "PROKKA_01022024.fsa"+d, "manifest.jsonl")
 	embed(t, "--esm-model", tiny, "-o", "two", "*/PROKKA_*.faa").wantCode(0)
 	wantFiles(t, "two", "a/PROKKA_01022024.esm2-tiny.parquet", "b/PROKKA_01022024.esm2-tiny.parquet", "manifest.jsonl")
-	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "both", "a", "b").wantCode(0)
+	embed(t, "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "both", "a", "b").wantCode(0)
 	wantFiles(t, "both", "a/PROKKA_01022024.esm2-tiny.parquet", "a/PROKKA_01022024.ffn"+d, "a/PROKKA_01022024.fna"+d, "a/PROKKA_01022024.fsa"+d,
 		"b/PROKKA_01022024.esm2-tiny.parquet", "b/PROKKA_01022024.ffn"+d, "b/PROKKA_01022024.fna"+d, "b/PROKKA_01022024.fsa"+d, "manifest.jsonl")
 }

@@ -50,7 +50,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	}
 	for _, n := range nucleotides {
 		dnaIDs = append(dnaIDs, n.id)
-		want[n.id] = reference(t, dna2, n.seq, transformer.Mean, 2)[0]
+		want[n.id] = reference(t, tinyDNA, n.seq, transformer.Mean, 2)[0]
 	}
 	check := func(t *testing.T, ids, wantIDs []string, rows [][]float32) {
 		t.Helper()
@@ -65,12 +65,12 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	}
 	embedTo := func(t *testing.T, format string) result {
 		t.Helper()
-		return embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "--format", format, "-o", format, "prot.faa", "nucl.fna").wantCode(0)
+		return embed(t, "--dnabert-model", tinyDNA, "--esm-model", tiny, "--format", format, "-o", format, "prot.faa", "nucl.fna").wantCode(0)
 	}
 
 	t.Run("parquet", func(t *testing.T) {
 		r := embedTo(t, "parquet")
-		wantFiles(t, "parquet", "manifest.jsonl", "nucl.dnabert-s-2l.parquet", "prot.esm2-tiny.parquet")
+		wantFiles(t, "parquet", "manifest.jsonl", "nucl.dnabert-tiny.parquet", "prot.esm2-tiny.parquet")
 		var ids []string
 		var rows [][]float32
 		for i, row := range readParquet[parquetRow](t, "parquet/prot.esm2-tiny.parquet") {
@@ -82,7 +82,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 		}
 		check(t, ids, proteinIDs, rows)
 		ids, rows = nil, nil
-		for _, row := range readParquet[parquetRow](t, "parquet/nucl.dnabert-s-2l.parquet") {
+		for _, row := range readParquet[parquetRow](t, "parquet/nucl.dnabert-tiny.parquet") {
 			ids, rows = append(ids, row.ID), append(rows, row.Embedding)
 		}
 		check(t, ids, dnaIDs, rows)
@@ -97,7 +97,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 		if d, p := strings.Index(r.stderr, "input=nucl.fna"), strings.Index(r.stderr, "embedding  model="+tiny); p >= 0 && d > p || d < 0 {
 			t.Errorf("the order of work:\n%s", r.stderr)
 		}
-		for _, part := range []string{"5 records", "tokens/s", "truncated 0 records, skipped 0", "unknown letters", "nucl.fna -> parquet/nucl.dnabert-s-2l.parquet",
+		for _, part := range []string{"5 records", "tokens/s", "truncated 0 records, skipped 0", "unknown letters", "nucl.fna -> parquet/nucl.dnabert-tiny.parquet",
 			"prot.faa -> parquet/prot.esm2-tiny.parquet"} {
 			if !strings.Contains(r.stdout, part) {
 				t.Errorf("the summary does not mention %q:\n%s", part, r.stdout)
@@ -109,15 +109,15 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	})
 	t.Run("npy", func(t *testing.T) {
 		embedTo(t, "npy")
-		wantFiles(t, "npy", "manifest.jsonl", "nucl.dnabert-s-2l.ids.txt", "nucl.dnabert-s-2l.npy", "prot.esm2-tiny.ids.txt", "prot.esm2-tiny.npy")
+		wantFiles(t, "npy", "manifest.jsonl", "nucl.dnabert-tiny.ids.txt", "nucl.dnabert-tiny.npy", "prot.esm2-tiny.ids.txt", "prot.esm2-tiny.npy")
 		ids, rows := readNpy(t, "npy/prot.esm2-tiny.npy", "npy/prot.esm2-tiny.ids.txt")
 		check(t, ids, proteinIDs, rows)
-		ids, rows = readNpy(t, "npy/nucl.dnabert-s-2l.npy", "npy/nucl.dnabert-s-2l.ids.txt")
+		ids, rows = readNpy(t, "npy/nucl.dnabert-tiny.npy", "npy/nucl.dnabert-tiny.ids.txt")
 		check(t, ids, dnaIDs, rows)
 	})
 	t.Run("safetensors", func(t *testing.T) {
 		embedTo(t, "safetensors")
-		wantFiles(t, "safetensors", "manifest.jsonl", "nucl.dnabert-s-2l.safetensors", "prot.esm2-tiny.safetensors")
+		wantFiles(t, "safetensors", "manifest.jsonl", "nucl.dnabert-tiny.safetensors", "prot.esm2-tiny.safetensors")
 		tensors, metadata := readSafetensors(t, "safetensors/prot.esm2-tiny.safetensors")
 		var ids []string
 		if err := json.Unmarshal([]byte(metadata["ids"]), &ids); err != nil {
@@ -315,10 +315,10 @@ func TestFlagsAboutDNA(t *testing.T) {
 	workspace(t)
 	const lower = ">x\ngattacagattaca\n"
 	withStdin(t, lower)
-	r := embed(t, "--dnabert-model", dna2, "-o", "out", "--dna", "-").wantCode(0)
-	wantFiles(t, "out", "manifest.jsonl", "stdin.dnabert-s-2l.parquet")
-	upper := readParquet[parquetRow](t, "out/stdin.dnabert-s-2l.parquet")
-	if want := reference(t, dna2, "GATTACAGATTACA", transformer.Mean, 2)[0]; len(upper) != 1 || !slices.Equal(upper[0].Embedding, want) {
+	r := embed(t, "--dnabert-model", tinyDNA, "-o", "out", "--dna", "-").wantCode(0)
+	wantFiles(t, "out", "manifest.jsonl", "stdin.dnabert-tiny.parquet")
+	upper := readParquet[parquetRow](t, "out/stdin.dnabert-tiny.parquet")
+	if want := reference(t, tinyDNA, "GATTACAGATTACA", transformer.Mean, 2)[0]; len(upper) != 1 || !slices.Equal(upper[0].Embedding, want) {
 		t.Errorf("standard input: %+v", upper)
 	}
 	if !strings.Contains(r.stdout, "unknown letters 0.000%") {
@@ -327,8 +327,8 @@ func TestFlagsAboutDNA(t *testing.T) {
 
 	// With --keep-case each lower-case letter is unknown.
 	write(t, "x.fna", lower)
-	r = embed(t, "--dnabert-model", dna2, "-o", "kept", "--keep-case", "x.fna").wantCode(0)
-	if kept := readParquet[parquetRow](t, "kept/x.dnabert-s-2l.parquet"); kept[0].Tokens != 16 || !strings.Contains(r.stdout, "unknown letters 100.000%") {
+	r = embed(t, "--dnabert-model", tinyDNA, "-o", "kept", "--keep-case", "x.fna").wantCode(0)
+	if kept := readParquet[parquetRow](t, "kept/x.dnabert-tiny.parquet"); kept[0].Tokens != 16 || !strings.Contains(r.stdout, "unknown letters 100.000%") {
 		t.Errorf("--keep-case: %d tokens\n%s", kept[0].Tokens, r.stdout)
 	}
 
@@ -341,8 +341,8 @@ func TestFlagsAboutDNA(t *testing.T) {
 
 	// A byte-pair tokenizer without merges has a token for every letter.
 	write(t, "letters.json", withoutMerges(t))
-	embed(t, "--dnabert-model", dna2, "--dnabert-tokenizer", "letters.json", "-o", "letters", "x.fna").wantCode(0)
-	if rows := readParquet[parquetRow](t, "letters/x.dnabert-s-2l.parquet"); rows[0].Tokens != 16 || upper[0].Tokens >= 16 {
+	embed(t, "--dnabert-model", tinyDNA, "--dnabert-tokenizer", "letters.json", "-o", "letters", "x.fna").wantCode(0)
+	if rows := readParquet[parquetRow](t, "letters/x.dnabert-tiny.parquet"); rows[0].Tokens != 16 || upper[0].Tokens >= 16 {
 		t.Errorf("--dnabert-tokenizer: %d tokens, with merges %d", rows[0].Tokens, upper[0].Tokens)
 	}
 }

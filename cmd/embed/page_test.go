@@ -41,9 +41,9 @@ func TestPage(t *testing.T) {
 	write(t, "in/<script>\xe9.faa", ">caf\xe9\x1b[31m\nMKVLL\n><b>x</b><script>alert(1)</script>\nMKVLLIYAASC\n>x\nMKV\n")
 	write(t, "in/bad.faa", ">x\nMK1\n")
 	write(t, "in/c.fna", ">c1\nACGTNNACGT\n>c2\nACGTACGTTTACA\n>c3\nGGCATCAGGACTT\n")
-	args := []string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", "out", "--max-length", "13", "--report", "run.html"}
+	args := []string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "-o", "out", "--max-length", "13", "--report", "run.html"}
 	r := embed(t, append(args, "in")...).wantCode(exitSome)
-	page := wantPage(t, "run.html", "<title>Embeddings of 3 files, 136 records</title>", "1 file failed.", "Embeddings of DNA by dnabert-s-2l", "Embeddings of protein by esm2-tiny",
+	page := wantPage(t, "run.html", "<title>Embeddings of 3 files, 136 records</title>", "1 file failed.", "Embeddings of DNA by dnabert-tiny", "Embeddings of protein by esm2-tiny",
 		"Throughput by device", "133 of 133 rows", "3 of 3 rows", "&lt;script&gt;", "letter 3: &#34;1&#34; is not a letter", ">long001<", "And 4 more.",
 		"synthetic:esm2-tiny in fp32 for protein", "its embeddings carry no biology", release)
 	if n := strings.Count(page, "<circle"); n != 136 {

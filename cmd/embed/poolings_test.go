@@ -39,14 +39,14 @@ func TestSeveralPoolings(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
 	write(t, "n.fna", nucleotideFile)
-	embed(t, "--esm-model", tiny, "--dnabert-model", dna2, "--pool", "mean,max", "--pool", "cls,residues,none", "-o", "out", "p.faa", "n.fna").wantCode(0)
+	embed(t, "--esm-model", tiny, "--dnabert-model", tinyDNA, "--pool", "mean,max", "--pool", "cls,residues,none", "-o", "out", "p.faa", "n.fna").wantCode(0)
 	for _, c := range []struct {
 		model, stem string
 		layer       int
 		ids, seqs   []string
 	}{
 		{tiny, "out/p.esm2-tiny", 3, []string{"sp|P1|ONE", "two", "three"}, []string{proteins[0].seq, proteins[1].seq, proteins[2].seq}},
-		{dna2, "out/n.dnabert-s-2l", 2, []string{"c1", "c2"}, []string{nucleotides[0].seq, nucleotides[1].seq}},
+		{tinyDNA, "out/n.dnabert-tiny", 2, []string{"c1", "c2"}, []string{nucleotides[0].seq, nucleotides[1].seq}},
 	} {
 		rows := readParquet[pooledRow](t, c.stem+".parquet")
 		residues := readParquet[residueRow](t, c.stem+".residues.parquet")

@@ -24,9 +24,9 @@ const contigs = ">s1 a description\n" +
 func withSmallPreset(t *testing.T, args ...string) result {
 	t.Helper()
 	m := noGPU
-	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-s-2l", "esm-model": "esm2-tiny"}
+	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-tiny", "esm-model": "esm2-tiny"}
 	var stdout, stderr strings.Builder
-	args = append([]string{"--preset", "virnucpro", "--dnabert-model", dna2, "--esm-model", tiny, "-o", "out"}, args...)
+	args = append([]string{"--preset", "virnucpro", "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "out"}, args...)
 	code := runOn(t.Context(), m, args, nil, &stdout, &stderr)
 	return result{t, code, stdout.String(), stderr.String()}
 }
@@ -50,7 +50,7 @@ func TestPreset(t *testing.T) {
 	all := []string{"a_DNABERT_S.pt", "a_ESM.pt", "a_chunked500.fa", "a_identified_nucleotide.fa", "a_identified_protein.faa",
 		"a_merged.pt", "manifest.jsonl"}
 	wantFiles(t, "out", all...)
-	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "--format", "virnucpro", "-o", "apart", "--dna=out/a_identified_nucleotide.fa",
+	embed(t, "--dnabert-model", tinyDNA, "--esm-model", tiny, "--format", "virnucpro", "-o", "apart", "--dna=out/a_identified_nucleotide.fa",
 		"--protein=out/a_identified_protein.faa").wantCode(exitDone)
 
 	merged, dna, protein := readTorch(t, "out/a_merged.pt"), readTorch(t, "apart/a_identified_nucleotide_DNABERT_S.pt"), readTorch(t, "apart/a_identified_protein_ESM.pt")
@@ -132,12 +132,12 @@ func TestPresetTwice(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
 	m := noGPU
-	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-s-2l", "esm-model": "esm2-tiny"}
+	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-tiny", "esm-model": "esm2-tiny"}
 	var runs sync.WaitGroup
 	for range 3 {
 		runs.Go(func() {
 			var stdout, stderr strings.Builder
-			args := []string{"--preset", "virnucpro", "--dnabert-model", dna2, "--esm-model", tiny, "-o", "out", "a.fna"}
+			args := []string{"--preset", "virnucpro", "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", "out", "a.fna"}
 			if code := runOn(t.Context(), m, args, nil, &stdout, &stderr); code != exitDone {
 				t.Errorf("exit code %d: %s", code, stderr.String())
 			}
@@ -196,7 +196,7 @@ func TestPresetRefuses(t *testing.T) {
 	write(t, "a.fna", contigs)
 	write(t, "p.faa", proteinFile)
 	for args, says := range map[string][]string{
-		"--preset virnucpro --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-3b a.fna":          {"dnabert-s", "12", "768"},
+		"--preset virnucpro --dnabert-model synthetic:dnabert-tiny --esm-model synthetic:esm2-3b a.fna":          {"dnabert-s", "12", "768"},
 		"--preset virnucpro --dnabert-model synthetic:dnabert-2 --esm-model synthetic:esm2-3b a.fna":             {"dnabert-s"},
 		"--preset virnucpro --dnabert-model synthetic:dnabert-s --esm-model synthetic:esm2-650m --offline a.fna": {"--esm-model", "esm2-3b", "36", "2560", "1280"},
 	} {

@@ -37,7 +37,7 @@ func TestShardsOfBothModels(t *testing.T) {
 	write(t, "in/sub/p.faa", manyProteins("p", 60))
 	write(t, "in/q.faa", proteinFile)
 	write(t, "in/n.fna", nucleotideFile)
-	args := []string{"--esm-model", tiny, "--dnabert-model", dna2, "--pool", "mean,residues"}
+	args := []string{"--esm-model", tiny, "--dnabert-model", tinyDNA, "--pool", "mean,residues"}
 	embed(t, append(args, "-o", "one", "in")...).wantCode(0)
 	for i, task := range []string{"SLURM_ARRAY_TASK_ID=1", "JOB_COMPLETION_INDEX=1", "AWS_BATCH_JOB_ARRAY_INDEX=2"} {
 		dir := []string{"a", "b", "a"}[i]

@@ -109,7 +109,7 @@ func TestGPUsShareFiles(t *testing.T) {
 	for i, gpus := range []string{"0", "0,1,2,3", "0,0"} {
 		out := fmt.Sprint("out", i)
 		environ := append(gpu, "SOFTGPU_DEVICES=4", fmt.Sprint("SOFTGPU_SEED=", i))
-		r := embedOn(t, environ, "-gpus", gpus, "-dnabert-batch-size", "4096", "--dnabert-model", dna2, "--esm-model", tiny, "-o", out, "samples/").wantCode(0)
+		r := embedOn(t, environ, "-gpus", gpus, "-dnabert-batch-size", "4096", "--dnabert-model", tinyDNA, "--esm-model", tiny, "-o", out, "samples/").wantCode(0)
 		if !strings.Contains(r.stderr, "software GPU sm_90") {
 			t.Fatalf("another device has computed:\n%s", r.stderr)
 		}
@@ -214,7 +214,7 @@ func TestGPUThatHangs(t *testing.T) {
 		t.Errorf("no device is lost:\n%s", r.stderr)
 	}
 	sameOutputs(t, "two devices", want, outputs(t, "two"))
-	r = embedOn(t, append(gpu, "SOFTGPU_SEED=1"), append(args, "--gpus", "0", "--stall-timeout", "4s", "-o", "one")...)
+	r = embedOn(t, append(gpu, "SOFTGPU_SEED=1"), append(args, "--gpus", "0", "--stall-timeout", "2s", "-o", "one")...)
 	if r.code != 1 && r.code != 2 || (r.code == 2) != (len(outputs(t, "one")) > 0) || !strings.Contains(r.stderr, "--stall-timeout allows more time") {
 		t.Errorf("exit code %d with %d outputs\n%s", r.code, len(outputs(t, "one")), r.stderr)
 	}
