@@ -18,12 +18,13 @@ demo: build ## embeds two small files offline, with synthetic checkpoints
 test: ## runs every test; those of the CPU kernels run with portable Go and with assembly
 	$(GO) test ./...
 
-# CI runs the target check. It turns off the vet of go test (-vet=off), because vet, nvml, noasm and cross vet every
-# package with each set of build tags. It uses the flags of the target build, so that build and test share compiled
-# packages.
+# CI runs the target check. It turns off the vet of go test (-vet=off), because the target vet vets every package, and
+# nvml, noasm and cross vet the files for other build tags and platforms. It uses the flags of the target build, so that
+# build and test share compiled packages.
 check: export GOFLAGS := $(GOFLAGS) -trimpath -vet=off
 check: export CGO_ENABLED := 0
-check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
+check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64
+	$(MAKE) -j 2 --output-sync crash fuzz # each runs for a fixed time
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -50,8 +51,8 @@ generated: ## fails if the assembly files are not those that their generator wri
 	(cd kernels/cpu/_gen && $(GO) vet ./... && $(GO) test ./neon && $(GO) run . && $(GO) run ./neon) || exit 1; \
 	[ "$$before" = "$$(sum)" ] || { echo "the generated assembly was not current"; exit 1; }
 
-race: ## runs the tests with the race detector; -short leaves out slow tests and those of a single goroutine
-	CGO_ENABLED=1 $(GO) test -race -short ./...
+race: ## runs the packages that start goroutines with the race detector; -short leaves out tests of one goroutine
+	CGO_ENABLED=1 $(GO) test -race -short $$(git grep -lE '^\s*go |\.Go\(|t\.Parallel\(' -- '*.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 nvml: ## tests reading the sensors of GPUs without cgo, and with cgo and NVIDIA's package go-nvml
 	CGO_ENABLED=0 $(GO) test ./internal/monitor
@@ -59,14 +60,15 @@ nvml: ## tests reading the sensors of GPUs without cgo, and with cgo and NVIDIA'
 	CGO_ENABLED=1 CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
 
 noasm: ## tests the CPU kernels and the models in a build without assembly
-	$(GO) vet -tags noasm ./...
+	$(GO) vet -tags noasm ./kernels/... ./transformer ./bench/...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
 # Without optimisations, packages compile in two thirds of the time.
 FAST = -gcflags=all='-N -l'
 
-cross: ## checks that the program and its tests compile for the other platforms, and without CUDA
-	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+cross: ## builds the program for arm64, and checks that it and its tests compile for macOS, Windows and without CUDA
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/embed
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./kernels/... ./bench/peak
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	GOOS=windows CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	CGO_ENABLED=0 $(GO) vet -tags static ./...
@@ -77,7 +79,7 @@ dist: ## builds the files of a release in dist; the same commit and version of G
 arm64: ## runs the tests of some packages, such as kernels/cpu and tokenizer, as arm64 programs; needs qemu-user
 	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
 
-fuzz: ## runs every fuzz target for two seconds, or for FUZZTIME with inputs guided by coverage
+fuzz: ## runs every fuzz target for one second, or for FUZZTIME with inputs guided by coverage
 	internal/tools/fuzz.sh $(FUZZTIME)
 
 crash: ## runs two tests that kill embed at random moments, each for 15 seconds or for TIME; Linux only

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target of the module for TIME, such as 30s: internal/tools/fuzz.sh [TIME]. Inputs that a run finds are
-# kept in Go's build cache, in the folder that go test -fuzz also uses. Without TIME each target runs for two seconds.
-# Two seconds are too short for coverage to guide the choice of inputs, so the tests are then compiled without coverage
+# kept in Go's build cache, in the folder that go test -fuzz also uses. Without TIME each target runs for one second.
+# One second is too short for coverage to guide the choice of inputs, so the tests are then compiled without coverage
 # counters.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,7 @@ for folder in $(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | 
 	go test -c "${coverage[@]}" -o "$work/test" "./$folder"
 	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$folder"/*_test.go); do
 		printf '%s %s\n' "$folder" "$target"
-		(cd "$folder" && exec "$work/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${1:-2s}" \
+		(cd "$folder" && exec "$work/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${1:-1s}" \
 			-test.fuzzcachedir "$cache/$package") >"$work/said" 2>&1 && continue
 		# If the time ends while a target runs, Go reports the failure "context deadline exceeded", although no input
 		# has failed.

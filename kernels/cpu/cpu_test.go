@@ -31,12 +31,16 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 
 // TestConformance runs the conformance suite in float32 with every implementation of the inner loops that this machine
 // supports. If there is an implementation in assembly, the test skips the one in plain Go, which takes as long as all
-// others together. A build with the tag noasm (make noasm) tests plain Go.
+// others together. A build with the tag noasm (make noasm) tests plain Go. Under the race detector only the fastest
+// implementation runs, because all of them have the same goroutines.
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		if v.name == "portable" && best().name != "portable" {
 			t.Skip("this machine computes with assembly; make noasm tests the portable variant")
+		}
+		if raceDetector && v.name != best().name {
+			t.Skip("another variant has the same goroutines")
 		}
 		t.Parallel() // the reference uses one core only, so the variants run at the same time
 		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(3, v, float32s) })

@@ -176,7 +176,7 @@ func TestConformanceBF16(t *testing.T) {
 		t.Skip("the portable form is slow, and nothing computes with it")
 	case !v.pairs.fast:
 		run, v = kernelstest.RunShortProducts, portable()
-	case testing.Short() && runtime.GOARCH == "arm64": // emulators are slow to compute BFMMLA, which rounds to odd
+	case raceDetector, testing.Short() && runtime.GOARCH == "arm64": // emulators are slow to compute BFMMLA, which rounds to odd
 		run = kernelstest.RunProducts
 	}
 	run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, v, bf16) })
