@@ -114,8 +114,8 @@ var benchmarkTarget = sync.OnceValues(func() (target, error) {
 	return at.withFlags()
 })
 
-// withFlags returns the target with the operand type of -bench.dtype, unless that is auto. It fails if the flags are
-// invalid or do not fit the device.
+// withFlags returns the target with the operand type of -bench.dtype, unless that is auto. It fails if -bench.device is
+// invalid, or if another flag asks for what the device cannot do. The operand type is checked by open.
 func (at target) withFlags() (target, error) {
 	if !slices.Contains([]string{"auto", "cpu", "cuda"}, *deviceFlag) {
 		return at, fmt.Errorf("-bench.device %q is not auto, cpu or cuda", *deviceFlag)

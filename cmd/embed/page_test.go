@@ -29,7 +29,7 @@ func wantPage(t *testing.T, path string, parts ...string) (page string) {
 }
 
 // TestPage checks the page of --report for a run of both models. The run has a failed file, truncated records, and
-// names that contain HTML. A rerun with nothing to do must leave the page as it is. A rerun with one more file must
+// names that contain HTML. A rerun that computes nothing must leave the page as it is. A rerun with one more file must
 // replace the page by one about that file.
 func TestPage(t *testing.T) {
 	workspace(t)

@@ -74,7 +74,8 @@ func colored(environ []string) bool {
 	})
 }
 
-// plan announces the models of the run and begins to show the progress and to read the sensors of the GPUs.
+// plan registers the models of the run for progress and report, and begins to show the progress and to read the sensors
+// of the GPUs.
 func (p *progress) plan(on machine, models []*model, processors []*processor) {
 	for _, m := range models {
 		sizes := map[string]int64{}

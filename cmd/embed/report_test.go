@@ -12,7 +12,7 @@ import (
 )
 
 // TestReport checks report.json after a run on two GPUs in which one input fails. The last event of the JSON log must
-// have a report with the same fields. A rerun with nothing to do must leave report.json as it is.
+// have a report with the same fields. A rerun that computes nothing must leave report.json as it is.
 func TestReport(t *testing.T) {
 	args := manyFiles(t)
 	write(t, "in/bad.faa", ">x\nMK1\n")

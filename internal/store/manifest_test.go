@@ -195,8 +195,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestClash checks that Append calls clash, and returns its error, only if an entry for the same output file was
-// written after the manifest was read.
+// TestClash checks that Append calls its argument clash only if an entry for the same output file was written after the
+// manifest was read, and that Append then returns the error of clash.
 func TestClash(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "before"))

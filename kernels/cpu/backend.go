@@ -102,7 +102,7 @@ func (b *Backend) Close() error {
 // NewModel returns an empty set of weights.
 func (b *Backend) NewModel() kernels.Model { return &model{backend: b} }
 
-// model holds weights in an arena, memory that is freed all at once.
+// model holds weights. All except vectors are in an arena, memory that is freed all at once.
 type model struct {
 	backend *Backend
 	weights arena

@@ -83,10 +83,10 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	return 0, attempts
 }
 
-// cublasPaths lists the possible places of libcublasLt. The argument given is a file or a folder and comes first. It
-// may be empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out, because
-// they do not run on that driver. Among the libraries in a folder the newest comes first.
-func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
+// cublasPaths lists the possible places of libcublasLt. The argument first is a file or a folder and comes first,
+// unless it is empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out,
+// because they do not run on that driver. Among the libraries in a folder the newest comes first.
+func (p Places) cublasPaths(first string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
 		if major <= cudaMajor {
@@ -110,9 +110,9 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 			}
 		}
 	}
-	if info, err := os.Stat(given); err == nil && info.IsDir() {
-		in(given)
-	} else if absolute, err := filepath.Abs(given); given != "" && err == nil {
+	if info, err := os.Stat(first); err == nil && info.IsDir() {
+		in(first)
+	} else if absolute, err := filepath.Abs(first); first != "" && err == nil {
 		paths = append(paths, absolute)
 	}
 	paths = append(paths, names...)
@@ -200,10 +200,10 @@ func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
-// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. The argument given is a libcublasLt
-// file, or a folder that contains one, and is tried first. It may be empty. The error lists every path that was tried.
-func (p Places) FindCublasLt(given string, cudaMajor int) (*CublasLt, []Attempt, error) {
-	library, attempts := p.openFirst(p.cublasPaths(given, cudaMajor))
+// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. It tries the path first before all
+// others: a libcublasLt file, or a folder that contains one, or empty. The error lists every path that was tried.
+func (p Places) FindCublasLt(first string, cudaMajor int) (*CublasLt, []Attempt, error) {
+	library, attempts := p.openFirst(p.cublasPaths(first, cudaMajor))
 	if library == 0 {
 		return nil, attempts, errors.New(describe(attempts))
 	}
