@@ -162,6 +162,9 @@ func TestBrokenFiles(t *testing.T) {
 
 // TestTooLarge checks that ParseBPE refuses files that would take too much time or memory, and does so quickly.
 func TestTooLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	var entries strings.Builder
 	for id := 7; id <= maxVocab; id++ {
 		fmt.Fprintf(&entries, `, "x%d": %d`, id, id)
@@ -247,7 +250,9 @@ func FuzzParseBPE(f *testing.F) {
 		half := strings.Repeat("A", n)
 		doubling, merges = append(doubling, half+half), append(merges, [2]string{half, half})
 	}
-	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
+	if !testing.Short() { // takes five seconds under the race detector
+		f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
+	}
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
 		// A small file must not take much memory: at most 1 MiB plus 1 KiB for each byte of the file.

@@ -185,6 +185,9 @@ func TestParquetSchema(t *testing.T) {
 // TestParquetRowGroupsAreBounded checks that the row groups of a Parquet file are at most an eighth larger than
 // rowGroupBytes. The writer keeps a row group in memory, so the bound limits the memory of a long run.
 func TestParquetRowGroupsAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16
 	row := Row{ID: "x", Embeddings: [][]float32{make([]float32, s.Dim)}}
