@@ -18,9 +18,8 @@ demo: build ## embeds two small files offline, with synthetic checkpoints
 test: ## runs every test; those of the CPU kernels run with portable Go and with assembly
 	$(GO) test ./...
 
-# CI runs the target check. It turns off the vet of go test (-vet=off), because the target vet vets every package, and
-# nvml, noasm and cross vet the files for other build tags and platforms. It uses the flags of the target build, so that
-# build and test share compiled packages.
+# CI runs the target check. It turns off the vet of go test (-vet=off), because vet, nvml, noasm and cross vet what each
+# set of build tags changes. It uses the flags of the target build, so that build and test share compiled packages.
 check: export GOFLAGS := $(GOFLAGS) -trimpath -vet=off
 check: export CGO_ENABLED := 0
 check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64
@@ -51,7 +50,8 @@ generated: ## fails if the assembly files are not those that their generator wri
 	(cd kernels/cpu/_gen && $(GO) vet ./... && $(GO) test ./neon && $(GO) run . && $(GO) run ./neon) || exit 1; \
 	[ "$$before" = "$$(sum)" ] || { echo "the generated assembly was not current"; exit 1; }
 
-race: ## runs the packages that start goroutines with the race detector; -short leaves out tests of one goroutine
+# A package that starts no goroutine is raced by the tests of the packages that call it.
+race: ## runs the tests of packages that start goroutines with the race detector; -short leaves out the slow ones
 	CGO_ENABLED=1 $(GO) test -race -short $$(git grep -lE '^\s*go |\.Go\(' -- '*.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 nvml: ## tests reading the sensors of GPUs without cgo, and with cgo and NVIDIA's package go-nvml
@@ -68,7 +68,7 @@ FAST = -gcflags=all='-N -l'
 
 cross: ## builds the program for arm64, and checks that it and its tests compile for macOS, Windows and without CUDA
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/embed
-	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./kernels/... ./bench/peak
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	GOOS=windows CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	CGO_ENABLED=0 $(GO) vet -tags static ./...

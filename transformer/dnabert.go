@@ -26,7 +26,7 @@ var DNABERT = &Family{
 		{Name: "dnabert-s", Hub: "zhihan1996/DNABERT-S", layers: 12, hidden: 768, heads: 12},
 		{Name: "dnabert-2", Hub: "zhihan1996/DNABERT-2-117M", layers: 12, hidden: 768, heads: 12},
 		{Name: "dnabert-s-2l", layers: 2, hidden: 768, heads: 12},
-		{Name: "dnabert-tiny", layers: 2, hidden: 64, heads: 4},
+		{Name: "dnabert-tiny", layers: 2, hidden: 96, heads: 6},
 	},
 	Licence: "Apache-2.0",
 	Default: "dnabert-s",

@@ -196,7 +196,7 @@ func TestPresetRefuses(t *testing.T) {
 	write(t, "a.fna", contigs)
 	write(t, "p.faa", proteinFile)
 	for args, says := range map[string][]string{
-		"--preset virnucpro --dnabert-model synthetic:dnabert-tiny --esm-model synthetic:esm2-3b a.fna":          {"dnabert-s", "12", "768"},
+		"--preset virnucpro --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-3b a.fna":          {"dnabert-s", "12", "768"},
 		"--preset virnucpro --dnabert-model synthetic:dnabert-2 --esm-model synthetic:esm2-3b a.fna":             {"dnabert-s"},
 		"--preset virnucpro --dnabert-model synthetic:dnabert-s --esm-model synthetic:esm2-650m --offline a.fna": {"--esm-model", "esm2-3b", "36", "2560", "1280"},
 	} {

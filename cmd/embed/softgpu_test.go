@@ -215,7 +215,8 @@ func TestGPUThatHangs(t *testing.T) {
 	}
 	sameOutputs(t, "two devices", want, outputs(t, "two"))
 	r = embedOn(t, append(gpu, "SOFTGPU_SEED=1"), append(args, "--gpus", "0", "--stall-timeout", "2s", "-o", "one")...)
-	if r.code != 1 && r.code != 2 || (r.code == 2) != (len(outputs(t, "one")) > 0) || !strings.Contains(r.stderr, "--stall-timeout allows more time") {
+	if r.code != 1 && r.code != 2 || (r.code == 2) != (len(outputs(t, "one")) > 0) || !strings.Contains(r.stderr, "--stall-timeout allows more time") ||
+		!strings.Contains(r.stderr, "hangs, as SOFTGPU_FAULT says") {
 		t.Errorf("exit code %d with %d outputs\n%s", r.code, len(outputs(t, "one")), r.stderr)
 	}
 	embedOn(t, gpu[:1], append(args, "--gpus", "0", "-o", "one")...).wantCode(0)

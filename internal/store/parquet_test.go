@@ -186,7 +186,7 @@ func TestParquetSchema(t *testing.T) {
 // rowGroupBytes. The writer keeps a row group in memory, so the bound limits the memory of a long run.
 func TestParquetRowGroupsAreBounded(t *testing.T) {
 	if testing.Short() {
-		t.Skip("one goroutine, and slow under the race detector and on emulators")
+		t.Skip("one goroutine, and slow under the race detector")
 	}
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16

@@ -97,7 +97,7 @@ func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row)
 
 func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
 	if testing.Short() {
-		t.Skip("one goroutine, and slow under the race detector and on emulators")
+		t.Skip("one goroutine, and slow under the race detector")
 	}
 	for _, layers := range [][]int{{33}, {0, 7, 33}} {
 		// 30,000 rows of 24 values are so large that the encoder moves and copies them in several chunks.

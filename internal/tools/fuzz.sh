@@ -13,13 +13,15 @@ for folder in $(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | 
 	package=$(go list "./$folder")
 	go test -c "${coverage[@]}" -o "$work/test" "./$folder"
 	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$folder"/*_test.go); do
-		printf '%s %s\n' "$folder" "$target"
 		(cd "$folder" && exec "$work/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${1:-1s}" \
-			-test.fuzzcachedir "$cache/$package") >"$work/said" 2>&1 && continue
-		# If the time ends while a target runs, Go reports the failure "context deadline exceeded", although no input
-		# has failed.
-		if grep -q 'context deadline exceeded' "$work/said" && ! grep -q 'Failing input' "$work/said"; then continue; fi
-		cat "$work/said"
-		exit 1
+			-test.fuzzcachedir "$cache/$package") >"$work/said" 2>&1 || {
+			# If the time ends while a target runs, Go reports the failure "context deadline exceeded", although no
+			# input has failed.
+			if ! grep -q 'context deadline exceeded' "$work/said" || grep -q 'Failing input' "$work/said"; then
+				cat "$work/said"
+				exit 1
+			fi
+		}
+		printf '%s %s, %s\n' "$folder" "$target" "$(grep -o 'execs: [0-9]*' "$work/said" | tail -n 1)"
 	done
 done

@@ -32,7 +32,7 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 // TestConformance runs the conformance suite in float32 with every implementation of the inner loops that this machine
 // supports. If there is an implementation in assembly, the test skips the one in plain Go, which takes as long as all
 // others together. A build with the tag noasm (make noasm) tests plain Go. Under the race detector only the fastest
-// implementation runs, because all of them have the same goroutines.
+// implementation runs, because all have the same goroutines.
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {

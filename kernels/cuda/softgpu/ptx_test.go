@@ -59,14 +59,16 @@ func TestProducts(t *testing.T) {
 	first := mma("bf16", f1, r1, r2, f1)
 	for text, want := range map[string]int{
 		"": 0, first: 1, "@%p1 " + first: 0, first + "@%p1 " + first: 1,
-		first + mma("bf16", f2, r1, r2, f2):                                       2,
-		first + mma("bf16", f2, r1, r2, f1):                                       1, // f1 is the sum of the first
-		mma("bf16", r1, r1, r2, f1) + mma("bf16", f2, r1, r2, f2):                 1,
-		first + mma("f16", f2, r1, r2, f2):                                        1,
-		first + "add.s32 %r1, %r1, 1;\n" + mma("bf16", f2, r1, r2, f2):            1,
-		mma("bf16", f2, r1, r2, f1) + first:                                       2, // reads f1 before it changes
-		strings.Repeat(mma("bf16", f2, r1, r2, f1), mostProducts+1):               mostProducts,
-		first + "$L__BB0_1:\n" + mma("bf16", f2, r1, r2, f2) + "bra $L__BB0_1;\n": 1,
+		first + mma("bf16", f2, r1, r2, f2):                                                 2,
+		first + mma("bf16", f2, r1, r2, "%f2, %f2, %f2, %f1"):                               1,
+		mma("bf16", "%r2, %f1, %f1, %f1", r1, r2, f1) + mma("bf16", f2, r1, "%r1, %r2", f2): 1,
+		first + mma("bf16", f2, r1, r2, f1):                                                 1, // f1 is the sum of the first
+		mma("bf16", r1, r1, r2, f1) + mma("bf16", f2, r1, r2, f2):                           1,
+		first + mma("f16", f2, r1, r2, f2):                                                  1,
+		first + "add.s32 %r1, %r1, 1;\n" + mma("bf16", f2, r1, r2, f2):                      1,
+		mma("bf16", f2, r1, r2, f1) + first:                                                 2, // reads f1 before it changes
+		strings.Repeat(mma("bf16", f2, r1, r2, f1), mostProducts+1):                         mostProducts,
+		first + "$L__BB0_1:\n" + mma("bf16", f2, r1, r2, f2) + "bra $L__BB0_1;\n":           1,
 	} {
 		m, err := parsePTX(small(text))
 		if err != nil {

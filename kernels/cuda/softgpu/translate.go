@@ -478,8 +478,8 @@ func (t *translator) mma(list []statement) string {
 		results = append(results, t.spread(s.operands[0], 4, "f32", fmt.Sprintf("c[%d]", i)))
 	}
 	n := len(list)
-	return fmt.Sprintf("{ float c[%d][4] = {%s}; const uint32_t a[%d][4] = {%s}, b[%d][2] = {%s}; t.mma(%d, c, a, b, %s); %s }",
-		n, strings.Join(c, ", "), n, strings.Join(a, ", "), n, strings.Join(b, ", "), n, half, strings.Join(results, " "))
+	return fmt.Sprintf("{ static_assert(%d <= most_products, \"too many\"); float c[%d][4] = {%s}; const uint32_t a[%d][4] = {%s}, b[%d][2] = {%s}; t.mma(%d, c, a, b, %s); %s }",
+		n, n, strings.Join(c, ", "), n, strings.Join(a, ", "), n, strings.Join(b, ", "), n, half, strings.Join(results, " "))
 }
 
 // expression is the translation of an instruction that computes one value of the type result. In text, $1, $2 and so

@@ -42,7 +42,7 @@ struct Copy {
     uint32_t bytes;
 };
 
-// Fiber is a thread of a block. It has its own stack, on which it may run after another thread has ended there.
+// Fiber is a thread of a block. It runs on its own stack, or on that of a thread that has ended.
 class Fiber final : public Thread {
   public:
     void barrier() override;
@@ -406,8 +406,10 @@ void mma_step(void *(&lanes)[32]) {
         }
         // float, because the compiler calls a function for each conversion of fp16 to double
         float a[16][16], columns[8][16];
-        for (int i = 0; i < 16 * 16; i++) a[0][i] = widen(left[0][i]);
-        for (int i = 0; i < 8 * 16; i++) columns[0][i] = widen(right[0][i]);
+        for (int row = 0; row < 16; row++)
+            for (int k = 0; k < 16; k++) a[row][k] = widen(left[row][k]);
+        for (int column = 0; column < 8; column++)
+            for (int k = 0; k < 16; k++) columns[column][k] = widen(right[column][k]);
         Row b[16];
         for (int k = 0; k < 16; k++)
             for (int column = 0; column < 8; column++) b[k][column] = columns[column][k];
