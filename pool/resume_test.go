@@ -587,7 +587,8 @@ func TestForceForgetsAnInterruptedRun(t *testing.T) {
 }
 
 // TestForgottenForce checks when other runs remove the file that describes an interrupted run with Job.Force (see
-// ForcePrefix): as soon as no output of the interrupted run is left to make, and not before.
+// ForcePrefix): as soon as no output of the interrupted run is left to make, or if the manifest has been replaced, and
+// not before.
 func TestForgottenForce(t *testing.T) {
 	marks := func(b *bench) int {
 		names, err := filepath.Glob(filepath.Join(b.out, ForcePrefix+"*"))

@@ -18,7 +18,8 @@ const (
 	largeRecords = 1500                // records in the file, all different: equal records are computed once
 	largeBatch   = 256                 // tokens in a batch
 	spanRecords  = 4 * largeBatch / 32 // most records packed together, in 4 batches; a record has at least 32 tokens
-	largePart    = 2 * 5 * spanRecords // value of --part-records: twice 5 * spanRecords, the most records in memory
+	mostInMemory = 5 * spanRecords     // most records in memory at a time
+	largePart    = 2 * mostInMemory    // value of --part-records
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL, the

@@ -20,8 +20,8 @@ type variant struct {
 	packKeys func(p *panels, keys []float32, ld int)
 	// packValues packs the values, which have stride ld, as panels of V.
 	packValues func(p *panels, values []float32, ld int)
-	// scoreMax computes the scores of rows of ld values, and sets maxima to the maximum of each row. Row r has the n
-	// scores
+	// scoreMax sets maxima to the maximum score of each row. It does not change the rows, which begin ld values apart.
+	// Row r has n scores:
 	//
 	//	s_j = row[j]·scale − slope·|position + r − j|
 	//

@@ -58,7 +58,7 @@ struct Work {
     std::shared_ptr<EventRecord> waits_for; // record that must be done before the work runs, or null
     std::shared_ptr<EventRecord> completes; // record that is done after the work, or null
     std::function<Fault()> run;             // null if the entry only waits or only completes a record
-    uint64_t number = 0;                    // position in the order of the calls
+    uint64_t number = 0;                    // counts the work queued on all streams
 };
 
 struct Stream {
