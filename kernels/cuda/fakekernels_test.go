@@ -10,9 +10,9 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch is a launch of a kernel. The method run computes the result in plain loops, except for the two kernels that
-// follow a product of fakeCublas. If the grid of any other kernel is too small, the result is incomplete or the test
-// fails.
+// fakeLaunch is a launch of a kernel. The method run computes the result in plain loops, except for the two kernels
+// that follow a product of fakeCublas. If the grid of any other kernel is too small, the result is incomplete or the
+// test fails.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
