@@ -32,7 +32,7 @@ type claim struct {
 // written to, Claim returns no error. Job.Run then returns an ErrOutput if it has something to write. command is the
 // command line of this run; other runs show it in their ErrInUse.
 //
-// Job.Run calls Claim for its own job if the caller has not.
+// Job.Run calls Claim for its own job if the caller has not. A caller of Claim calls EndForce at the end.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
 	h := store.ThisProcess(command)
 	h.Outputs = map[string]store.Entry{}

@@ -73,33 +73,41 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more. A
-// run, with or without Job.Force, calls endForce if it ends without an error and no file has failed. endForce removes
-// the file of this job. It removes the file of another job if each output of that job belongs to this run or has been
-// finished since that job began. It also removes the file of another job if the manifest has fewer lines than when that
-// job began, because the manifest was then replaced.
-func (r *run) endForce() {
-	_ = os.Remove(r.forcePath()) // most runs have no such file
-	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")
+// EndForce ends runs with Job.Force, after which the same command starts over instead of continuing them. It is called,
+// with or without Job.Force, when the jobs have run without an error and no file has failed: by Run or, if Claim has
+// claimed the folder for several jobs, by the caller of Claim, once that is true of all of them.
+func EndForce(jobs ...*Job) {
+	for _, j := range jobs {
+		endForce(j)
+	}
+}
+
+// endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more:
+// the file of this job, and that of another job if each output of that job belongs to this job or has been finished
+// since that job began. It also removes the file of another job if the manifest has fewer lines than when that job
+// began, because the manifest was then replaced.
+func endForce(j *Job) {
+	_ = os.Remove(j.forcePath()) // most runs have no such file
+	others, _ := fs.Glob(os.DirFS(j.Output.Dir), ForcePrefix+"*")
 	if len(others) == 0 {
 		return
 	}
 	mine := map[string]bool{}
-	for _, f := range r.Files {
-		mine[r.Output.Main(f)] = true
+	for _, f := range j.Files {
+		mine[j.Output.Main(f)] = true
 	}
 	for _, name := range others {
-		path, other := filepath.Join(r.Output.Dir, name), forcedRun{}
+		path, other := filepath.Join(j.Output.Dir, name), forcedRun{}
 		content, err := os.ReadFile(path)
 		if err != nil || json.Unmarshal(content, &other) != nil {
 			continue // another process is writing it, or has removed it
 		}
 		left := slices.ContainsFunc(other.Outputs, func(output string) bool {
-			output = filepath.Join(r.Output.Dir, filepath.FromSlash(output))
-			entry, _, _ := r.manifest.Find(output)
-			return !mine[output] && (r.manifest.Line(output) <= other.Lines || entry.Finished.IsZero())
+			output = filepath.Join(j.Output.Dir, filepath.FromSlash(output))
+			entry, _, _ := j.manifest.Find(output)
+			return !mine[output] && (j.manifest.Line(output) <= other.Lines || entry.Finished.IsZero())
 		})
-		if !left || other.Lines > r.manifest.Lines() { // fewer lines: the manifest was replaced
+		if !left || other.Lines > j.manifest.Lines() { // fewer lines: the manifest was replaced
 			_ = os.Remove(path) // if this fails, the next run tries again
 		}
 	}

@@ -155,7 +155,8 @@ type run struct {
 // The summary is valid in all cases. When Run returns, all goroutines that it started have ended, except for calls of
 // devices that were given up.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
-	if j.claim == nil {
+	alone := j.claim == nil
+	if alone {
 		release, err := Claim("", j)
 		if err != nil {
 			return Summary{}, err
@@ -169,8 +170,8 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 		err = r.embed(ctx, todo)
 		r.folder.close()
 	}
-	if err == nil && len(r.summary.Failed) == 0 {
-		r.endForce()
+	if alone && err == nil && len(r.summary.Failed) == 0 {
+		EndForce(j)
 	}
 	r.summary.Finished = time.Now()
 	return r.summary, err

@@ -199,7 +199,11 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 			return err
 		}
 	}
-	return c.presetRun.mergeAll(ctx, models)
+	if err := c.presetRun.mergeAll(ctx, models); err != nil || len(c.total.Failed) > 0 {
+		return err
+	}
+	pool.EndForce(jobs...)
+	return nil
 }
 
 // openModels opens a model for each alphabet that has files, and checks that no existing output was made with other

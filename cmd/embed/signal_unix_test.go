@@ -88,6 +88,45 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// TestForceOfTwoModels checks that the same command continues an interrupted run with --force of two models: the
+// outputs of the first model, which the run has made, stay. After it has ended, --force starts over.
+func TestForceOfTwoModels(t *testing.T) {
+	workspace(t)
+	write(t, "d.fna", nucleotideFile)
+	write(t, "p.faa", manyProteins("b", 2000)) // more lines in the log than fit in a pipe, as in TestSignal
+	args := []string{"-v", "--force", "--dnabert-model", tinyDNA, "--esm-model", tiny, "--esm-batch-size", "1", "-o", "out", "d.fna", "p.faa"}
+	cmd := child(t, nil, args...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout = &stdout
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines, sent := bufio.NewScanner(pipe), false
+	for lines.Scan() {
+		stderr.WriteString(lines.Text() + "\n")
+		if !sent && strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), "p.faa") {
+			sent = true
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted)
+
+	const complete = "d.fna was complete already"
+	if again := embed(t, args...).wantCode(0); !strings.Contains(again.stdout, complete) {
+		t.Errorf("the second run:\n%s%s", again.stdout, again.stderr)
+	}
+	wantFiles(t, "out", "d.dnabert-tiny.parquet", "manifest.jsonl", "p.esm2-tiny.parquet")
+	if third := embed(t, args...).wantCode(0); strings.Contains(third.stdout, complete) {
+		t.Errorf("the third run continues the second:\n%s", third.stdout)
+	}
+}
+
 // TestDiskThatFillsUp checks that an output that does not fit on the disk fails with one line, and that the other
 // outputs are written. Neither an incomplete nor a temporary file may be left. A limit of the file size takes the place
 // of a full disk.

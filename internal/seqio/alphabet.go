@@ -40,11 +40,13 @@ const (
 	BecauseExtension = "extension"
 )
 
-// detectRecords and detectLetters limit the records from which the alphabet is detected. Detection ends after this
-// number of records, or after records with this number of letters other than X. So it takes bounded time and memory.
+// detectRecords, detectLetters and maxAhead limit the records from which the alphabet is detected, and so the time and
+// memory that it takes. Detection ends after detectRecords records, after records with detectLetters letters other than
+// X, or after records of maxAhead bytes: X, gaps and stops count, too.
 const (
 	detectRecords = 100
 	detectLetters = 4 << 20
+	maxAhead      = 16 << 20
 )
 
 const (
@@ -149,18 +151,24 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first 16 letters of a sequence. It saves time: contradicted counts all letters
-// of a record only if the guess is not the alphabet of the input.
+// glance guesses DNA or Protein from the first 16 letters of a sequence, gaps not counted. It saves time: contradicted
+// counts all letters of a record only if the guess is not the alphabet of the input.
 func glance(seq []byte) Alphabet {
 	const most = 16
-	seq = seq[:min(len(seq), most)]
-	plain := 0
+	plain, letters := 0, 0
 	for _, b := range seq {
-		if class := classOf[b]; class <= classN || class == masked {
+		class := classOf[b]
+		if class == noLetter {
+			continue
+		}
+		if class <= classN || class == masked {
 			plain++
 		}
+		if letters++; letters == most {
+			break
+		}
 	}
-	if 100*plain >= 60*len(seq) {
+	if 100*plain >= 60*letters {
 		return DNA
 	}
 	return Protein

@@ -1,6 +1,7 @@
 package seqio
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -176,6 +177,39 @@ func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
 	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
 	if err != nil || len(records) != 1 || r.Alphabet() != DNA {
 		t.Errorf("%s, %d records, error %v", r.Alphabet(), len(records), err)
+	}
+}
+
+func TestDetectionReadsABoundedNumberOfX(t *testing.T) {
+	long := ">x\n" + strings.Repeat("X", maxAhead/2) + "\n"
+	r, err := NewReader(strings.NewReader(strings.Repeat(long, 4)), "in.faa", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if len(r.pending) != 2 {
+		t.Errorf("%d records in memory, want 2", len(r.pending))
+	}
+}
+
+func TestDetectionReportsDamage(t *testing.T) {
+	gz := compressions(t)[".gz"](">a\nTGTGTG\n>b\nTGTGTG\n")
+	_, err := NewReader(bytes.NewReader(gz[:len(gz)-9]), "in", Options{})
+	if !errors.Is(err, ErrDamaged) {
+		t.Errorf("error %v, want damage, because a given alphabet would not mend it", err)
+	}
+}
+
+// TestDNAThatBeginsWithGaps checks that a record of DNA in a file of protein is found even if it begins with gaps.
+func TestDNAThatBeginsWithGaps(t *testing.T) {
+	var text strings.Builder
+	for i := range detectRecords + 1 {
+		fmt.Fprintf(&text, ">p%d\nMKVLWAGTREDQNHFYMKVLWAGTRE\n", i)
+	}
+	fmt.Fprintf(&text, ">d\n%s%s\n", strings.Repeat("-", 40), strings.Repeat("ACGTTGCA", 8))
+	_, _, err := readAll(strings.NewReader(text.String()), Options{Gaps: GapsRemove})
+	if !errors.Is(err, ErrAlphabet) {
+		t.Errorf("error %v, want ErrAlphabet", err)
 	}
 }
 

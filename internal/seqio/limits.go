@@ -2,6 +2,7 @@ package seqio
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,7 +45,8 @@ func zstdLimit(err error) error {
 // reads nothing else in this way.
 type xzBlocks struct {
 	packed *bufio.Reader
-	first  byte // the byte that the last Read returned, if it was asked for one byte; otherwise 0
+	first  byte    // the byte that the last Read returned, if it was asked for one byte; otherwise 0
+	tail   [2]byte // the last two bytes that were read, without zeros at the end
 }
 
 func (x *xzBlocks) Read(p []byte) (n int, err error) {
@@ -60,6 +62,9 @@ func (x *xzBlocks) Read(p []byte) (n int, err error) {
 	}
 	if x.first = 0; len(p) == 1 && n == 1 {
 		x.first = p[0]
+	}
+	for _, b := range lastBytes(bytes.TrimRight(p[:n], "\x00"), len(x.tail)) {
+		x.tail = [2]byte{x.tail[1], b}
 	}
 	return n, err
 }

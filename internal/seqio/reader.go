@@ -107,13 +107,14 @@ func (r *Reader) readAhead() error {
 		limit = 1
 	}
 	var votes ballot
-	for len(r.pending) < limit && votes.total.letters() < detectLetters {
+	for size := 0; len(r.pending) < limit && votes.total.letters() < detectLetters && size < maxAhead; {
 		raw, err := r.parser.next()
 		if err != nil {
 			r.ahead = err
 			break
 		}
 		r.pending = append(r.pending, raw)
+		size += len(raw.letters)
 		if r.parser.fastq {
 			break
 		}
@@ -137,6 +138,9 @@ func (r *Reader) readAhead() error {
 		r.decision = votes.decide(r.name)
 	}
 	if r.Alphabet() == Unknown {
+		if r.ahead != nil && r.ahead != io.EOF {
+			return r.ahead // damage, say, which a given alphabet would not mend
+		}
 		return &FormatError{File: r.name, Err: ErrAlphabet,
 			Msg: r.decision.evidence() + " cannot tell whether this is DNA or protein"}
 	}

@@ -42,6 +42,7 @@ type source struct {
 	packed      *bufio.Reader // reads from disk; nil for a part without bytes
 	text        int64         // number of decompressed bytes that Read has returned
 	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
+	xz          *xzBlocks     // reads the xz data, which may be inside gzip; nil if there is none
 	blocked     bool          // whether the input is compressed by bgzip, and by nothing else
 	begun       bool          // the first bytes were read
 	close       func()        // frees the decompressor
@@ -81,7 +82,8 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 		}
 		return "zstd", err
 	case is(xzMagic):
-		s.content, err = xz.NewReader(&xzBlocks{packed: packed})
+		s.xz = &xzBlocks{packed: packed}
+		s.content, err = xz.NewReader(s.xz)
 		return "xz", err
 	case is(bzip2Magic):
 		s.content = bzip2.NewReader(packed)
@@ -145,8 +147,8 @@ func (s *source) Read(p []byte) (n int, err error) {
 		return n, nil
 	case err != io.EOF:
 		return n, s.explain(err)
-	case s.compression == "xz" && string(s.disk.tail[:]) != xzFooterMagic:
-		return n, s.explain(io.ErrUnexpectedEOF)
+	case s.xz != nil && string(s.xz.tail[:]) != xzFooterMagic:
+		return n, &damage{compression: "xz", cause: io.ErrUnexpectedEOF}
 	}
 	return n, io.EOF
 }
@@ -169,8 +171,7 @@ type diskReader struct {
 	r    io.Reader
 	hash hash.Hash // nil if the digest is not needed
 	size int64
-	tail [2]byte // the last two bytes that were read, without zeros at the end
-	err  error   // the error that ended the reading, unless it is io.EOF
+	err  error // the error that ended the reading, unless it is io.EOF
 }
 
 func (d *diskReader) Read(p []byte) (int, error) {
@@ -179,9 +180,6 @@ func (d *diskReader) Read(p []byte) (int, error) {
 		d.hash.Write(p[:n])
 	}
 	d.size += int64(n)
-	for _, b := range lastBytes(bytes.TrimRight(p[:n], "\x00"), len(d.tail)) {
-		d.tail = [2]byte{d.tail[1], b}
-	}
 	if err != nil && err != io.EOF {
 		d.err = err
 	}

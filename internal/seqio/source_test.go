@@ -186,6 +186,23 @@ func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
 	}
 }
 
+// TestXZInsideGzipCutAnywhereIsAnError checks that xz data which ends early is an error, even if it was compressed by
+// gzip afterwards, so that the gzip data is whole.
+func TestXZInsideGzipCutAnywhereIsAnError(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
+	xz, gz := compressions(t)[".xz"], compressions(t)[".gz"]
+	first := xz(">a x\nACGTACGTTTACG\n")
+	content := append(bytes.Clone(first), xz(">b\nACCCGTAGC\n")...)
+	for cut := len(xzMagic); cut < len(content); cut++ {
+		records, _, err := readAll(bytes.NewReader(gz(string(content[:cut]))), Options{})
+		if whole := cut == len(first); (err == nil) != whole || !whole && !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d of %d: %d records and error %v", cut, len(content), len(records), err)
+		}
+	}
+}
+
 func TestDamagedCompressedInputSaysSo(t *testing.T) {
 	gz := compressions(t)[".gz"](">a\nACGTTGCA\n>b\nTTTACGGG\n")
 	flipped := bytes.Clone(gz)

@@ -158,8 +158,9 @@ func TestDevices(t *testing.T) {
 // TestReportWithoutDriver checks that the report of a machine without a driver lists every place that was searched for
 // libraries. If the user has turned cuBLAS off, no place may be searched for it.
 func TestReportWithoutDriver(t *testing.T) {
-	missing := errors.New("cannot open shared object file: No such file or directory")
-	p := driver.Places{Root: t.TempDir(), Getenv: func(string) string { return "" }, Open: func(string) (uintptr, error) { return 0, missing }}
+	p := driver.Places{Root: t.TempDir(), Getenv: func(string) string { return "" }, Open: func(path string) (uintptr, error) {
+		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
+	}}
 	r := devices(p)
 	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.DriverSearch) != 5 || len(r.Cublas.Searched) < 10 || r.DriverVersion != "" {
 		t.Errorf("the report is %+v", r)

@@ -64,9 +64,8 @@ func devices(p driver.Places) Report {
 				r.Devices[i].askMemory(cuda, images)
 			}
 			if version > 0 {
-				r.DriverVersion = gpu.Version(version)
+				r.DriverVersion, newest = gpu.Version(version), version/1000
 			}
-			newest = version / 1000
 		}
 	}
 	lt, searched, err := cublasIn(p)(newest)

@@ -29,9 +29,11 @@ func (a Attempt) String() string {
 	return a.Path + ": " + strings.TrimPrefix(strings.TrimSpace(a.Err.Error()), a.Path+": ")
 }
 
-// Missing reports whether the library does not exist at this place.
+// Missing reports whether the library does not exist at this place. It does not report that another library is missing,
+// which this one needs: the loader's message then begins with the name of the other.
 func (a Attempt) Missing() bool {
-	return errors.Is(a.Err, fs.ErrNotExist) || a.Err != nil && strings.Contains(a.Err.Error(), "No such file or directory")
+	return errors.Is(a.Err, fs.ErrNotExist) || a.Err != nil &&
+		strings.HasPrefix(a.Err.Error(), a.Path+": ") && strings.Contains(a.Err.Error(), "No such file or directory")
 }
 
 // describe joins attempts into one line.
@@ -83,12 +85,15 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	return 0, attempts
 }
 
+// Oldest and newest major versions of libcublasLt that are searched for.
+const oldestCublas, newestCublas = 12, 13
+
 // cublasPaths lists the possible places of libcublasLt. The argument first is a file or a folder and comes first,
 // unless it is empty. cudaMajor is the driver's major CUDA version. Libraries of a newer major version are left out,
 // because they do not run on that driver. Among the libraries in a folder the newest comes first.
 func (p Places) cublasPaths(first string, cudaMajor int) (paths []string) {
 	var names []string
-	for major := 13; major >= 12; major-- {
+	for major := newestCublas; major >= oldestCublas; major-- {
 		if major <= cudaMajor {
 			names = append(names, fmt.Sprintf("libcublasLt.so.%d", major))
 		}
@@ -201,9 +206,14 @@ func errNoBuild() error {
 }
 
 // FindCublasLt loads libcublasLt for a driver of the given major CUDA version. It tries the path first before all
-// others: a libcublasLt file, or a folder that contains one, or empty. The error lists every path that was tried.
+// others: a libcublasLt file, or a folder that contains one, or empty. The error lists every path that was tried, or
+// says that the driver is too old for any.
 func (p Places) FindCublasLt(first string, cudaMajor int) (*CublasLt, []Attempt, error) {
-	library, attempts := p.openFirst(p.cublasPaths(first, cudaMajor))
+	paths := p.cublasPaths(first, cudaMajor)
+	if len(paths) == 0 {
+		return nil, nil, fmt.Errorf("the driver supports CUDA %d, and libcublasLt needs a driver for CUDA %d", cudaMajor, oldestCublas)
+	}
+	library, attempts := p.openFirst(paths)
 	if library == 0 {
 		return nil, attempts, errors.New(describe(attempts))
 	}

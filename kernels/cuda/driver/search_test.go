@@ -208,4 +208,17 @@ func TestNoDriverIsASentence(t *testing.T) {
 	if _, _, err := tr.FindCUDA(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
 		t.Errorf("nothing to open: %v", err)
 	}
+	tr.Open = func(string) (uintptr, error) {
+		return 0, errors.New("libnvrm_gpu.so: cannot open shared object file: No such file or directory")
+	}
+	if _, _, err := tr.FindCUDA(); err == nil || !strings.Contains(err.Error(), "libnvrm_gpu.so") {
+		t.Errorf("a library that the driver needs is missing: %v", err)
+	}
+}
+
+func TestDriverTooOldForCublas(t *testing.T) {
+	tr := newTree(t)
+	if _, searched, err := tr.FindCublasLt("", 11); err == nil || len(searched) > 0 || !strings.Contains(err.Error(), "CUDA 11") {
+		t.Errorf("error %v after %v", err, searched)
+	}
 }
