@@ -153,6 +153,11 @@ func (c Config) check() error {
 // number of heads. deduceConfig takes that number from the published model of the same width, unless the function
 // f.deduce finds it in the values that the checkpoint file stores beside the tensors.
 func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
+	if f.another != nil {
+		if err := f.another(c); err != nil {
+			return Config{}, err
+		}
+	}
 	word, ok := c.Tensor(wordEmbeddings)
 	if !ok || len(word.Shape()) != 2 {
 		return Config{}, fmt.Errorf("there is no config.json and no matrix %s: %w", wordEmbeddings, ErrUnsupported)

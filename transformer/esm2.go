@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"seqembed/internal/seqio"
@@ -58,6 +59,7 @@ var ESM2 = &Family{
 	activation: "gelu",
 	own:        esm2Own,
 	deduce:     fairESMArguments,
+	another:    absolutePositions,
 	tensors:    esm2Tensors,
 	load:       loadESM2,
 }
@@ -99,6 +101,19 @@ func esm2Own(configJSON []byte) (any, error) {
 			file.MaskID, file.PadID, mask, pad, tokenizer.ErrVocabulary)
 	}
 	return file.tokenDropout, nil
+}
+
+// absolutePositions returns an error for a checkpoint with a table of absolute positions and without rotary
+// frequencies, such as one of ESM-1v. The files of ESM-2 on the hub have both, because the table is not used.
+func absolutePositions(c *weights.Checkpoint) error {
+	table := slices.ContainsFunc(c.LeftOut, func(stored string) bool {
+		return strings.HasSuffix(stored, "embeddings.position_embeddings.weight")
+	})
+	if _, rotary := c.Tensor(invFreqOf("encoder.layer.0.")); table && !rotary {
+		return fmt.Errorf("there is no config.json, and the tensors have absolute positions and no rotary frequencies, "+
+			"as in ESM-1v but not in ESM-2: %w", ErrUnsupported)
+	}
+	return nil
 }
 
 // fairESMArguments sets the number of heads and token dropout from the hyper-parameters that a file of fair-esm stores

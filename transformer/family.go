@@ -56,12 +56,14 @@ type Family struct {
 	// supports; a config.json may omit it. own, unless it is nil, parses the values of config.json that only this
 	// family has. It returns them for Config.Own, or an error for a model that the family does not support. deduce,
 	// unless it is nil, completes the Config of a checkpoint without config.json from the values that a PyTorch file
-	// stores beside the tensors.
+	// stores beside the tensors. another, unless it is nil, returns an error if such a checkpoint is of a similar model
+	// that the family does not compute.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	activation string
 	own        func(configJSON []byte) (any, error)
 	deduce     func(values map[any]any, config *Config)
+	another    func(c *weights.Checkpoint) error
 
 	// tensors lists the tensors of a model under their canonical names. load loads them.
 	tensors func(Config) []weights.Spec

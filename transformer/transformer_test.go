@@ -192,6 +192,13 @@ func TestCheckpointFiles(t *testing.T) {
 	if want := embed(t, "esm2-tiny", ref.New()); !slices.Equal(plain, want) {
 		t.Error("the same weights from a file give other embeddings")
 	}
+	const table = "embeddings.position_embeddings.weight"
+	tensors[table], shapes[table] = make([]float32, 64), []int{1, 64}
+	absolute := filepath.Join(t.TempDir(), "model.safetensors")
+	writeSafetensors(t, absolute, tensors, shapes)
+	if _, err := transformer.Families.Open(absolute); !errors.Is(err, transformer.ErrUnsupported) {
+		t.Errorf("absolute positions without rotary frequencies: error %v", err)
+	}
 	for i := range config.Layers {
 		name := "encoder.layer." + string(rune('0'+i)) + ".attention.self.rotary_embeddings.inv_freq"
 		tensors[name], shapes[name] = make([]float32, config.HeadDim()/2), []int{config.HeadDim() / 2}

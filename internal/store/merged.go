@@ -45,6 +45,12 @@ func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, err
 		other, more, otherErr := p.protein()
 		switch {
 		case err == io.EOF && otherErr == io.EOF:
+			if err := d.rest(); err != nil {
+				return File{}, fmt.Errorf("%s: %w", dna, err)
+			}
+			if err := p.rest(); err != nil {
+				return File{}, fmt.Errorf("%s: %w", protein, err)
+			}
 			if err := m.finish(); err != nil {
 				return File{}, err
 			}

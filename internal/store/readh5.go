@@ -102,6 +102,9 @@ func (t *Table) floats(o *hdf5.Object) error {
 // readMatrix sets t.Read for a file with a matrix [records, dim] for each column and an array of ids.
 func (h h5File) readMatrix(t *Table, ids *hdf5.Object, columns []*hdf5.Object, names []string) error {
 	t.setColumns(names, Mean)
+	if len(ids.Shape) != 1 {
+		return fmt.Errorf("ids in an array of shape %v", ids.Shape)
+	}
 	for _, o := range columns {
 		if err := t.floats(o); err != nil {
 			return err

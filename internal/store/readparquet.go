@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,12 +14,13 @@ import (
 
 // readParquetTable opens a Parquet file that has columns with lists of floats and usually a column of ids. The file may
 // have been written by another program.
-func readParquetTable(f *os.File, size int64) (*Table, error) {
-	p, err := parquet.OpenFile(f, size)
+func readParquetTable(f *os.File, size int64) (t *Table, err error) {
+	defer recoverDamage(&err, new(bool))
+	p, err := openParquet(f, size)
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{Format: Parquet, Dim: 1, Meta: map[string]string{}}
+	t = &Table{Format: Parquet, Dim: 1, Meta: map[string]string{}}
 	for _, kv := range p.Metadata().KeyValueMetadata {
 		if kv.Key != arrowSchemaKey {
 			t.Meta[kv.Key] = kv.Value
@@ -26,8 +28,8 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 	}
 	r := parquetReader{file: p, place: map[string]int{}}
 	var names []string
-	if names, t.DType = r.findColumns(); len(names) == 0 {
-		return nil, errors.New("no column with lists of float32 or float16")
+	if names, t.DType, err = r.findColumns(); err != nil {
+		return nil, err
 	}
 	has := func(columns ...string) bool {
 		return !slices.ContainsFunc(columns, func(c string) bool { _, ok := r.place[c]; return !ok })
@@ -71,6 +73,33 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
+// openParquet opens a Parquet file without its indices, which are not used. It checks the length of the footer first,
+// because parquet-go allocates memory of that length.
+func openParquet(f *os.File, size int64) (*parquet.File, error) {
+	var end [8]byte // length of the footer, and the letters PAR1
+	if size < int64(len(end)) {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if _, err := f.ReadAt(end[:], size-int64(len(end))); err != nil {
+		return nil, noEOF(err)
+	}
+	if n := int64(binary.LittleEndian.Uint32(end[:])); n > size-int64(len(end)) {
+		return nil, fmt.Errorf("a footer of %d bytes in a file of %d", n, size)
+	}
+	return parquet.OpenFile(f, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+}
+
+// recoverDamage, in a defer statement, replaces a panic of parquet-go, which a damaged file can cause, by an error. A
+// panic while *yielding is true goes on, because it is not one of parquet-go.
+func recoverDamage(err *error, yielding *bool) {
+	if *yielding {
+		return
+	}
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("the file is damaged: %v", cause)
+	}
+}
+
 // parquetReader reads rows with the generic values of parquet-go.
 type parquetReader struct {
 	file     *parquet.File
@@ -81,11 +110,14 @@ type parquetReader struct {
 }
 
 // findColumns finds the columns of the file by their names and types. It returns the names of the columns with lists of
-// floats. dtype is FP32 if any of these columns has float32 values, and FP16 if all have float16 values.
-func (p *parquetReader) findColumns() (names []string, dtype DType) {
+// floats. dtype is FP32 if any of these columns has float32 values, and FP16 if all have float16 values. It is an error
+// if there are no such columns, or if the column of ids is not one of texts.
+func (p *parquetReader) findColumns() (names []string, dtype DType, err error) {
 	for i, path := range p.file.Schema().Columns() {
 		leaf, _ := p.file.Schema().Lookup(path...)
 		switch kind := leaf.Node.Type().Kind(); {
+		case len(path) == 1 && path[0] == "id" && kind != parquet.ByteArray:
+			return nil, "", fmt.Errorf("ids of type %s: only text is read", kind)
 		case len(path) == 1:
 			p.place[path[0]] = i
 		case len(path) == 3 && kind == parquet.Float:
@@ -94,18 +126,27 @@ func (p *parquetReader) findColumns() (names []string, dtype DType) {
 			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), cmp.Or(dtype, FP16)
 		}
 	}
-	return names, dtype
+	if len(names) == 0 {
+		return nil, "", errors.New("no column with lists of float32 or float16")
+	}
+	return names, dtype, nil
 }
 
-// read calls yield for each row of the file.
-func (p *parquetReader) read(yield func(*Row) error) error {
+// read calls yield for each row of the file. A panic of yield passes on; see recoverDamage for the others.
+func (p *parquetReader) read(yield func(*Row) error) (err error) {
+	yielding := false
+	defer recoverDamage(&err, &yielding)
 	buffer := make([]parquet.Row, 64)
 	for _, group := range p.file.RowGroups() {
 		rows := group.Rows()
 		for {
 			n, err := rows.ReadRows(buffer)
 			for _, row := range buffer[:n] {
-				if yielded := yield(p.row(row)); yielded != nil {
+				r := p.row(row)
+				yielding = true
+				yielded := yield(r)
+				yielding = false
+				if yielded != nil {
 					rows.Close()
 					return yielded
 				}

@@ -82,16 +82,33 @@ func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	}
 	defer content.Close()
 	_, _, _, _ = parseNpyHeader(content) // npzHeader has read the same header without an error
-	values, err := newMatrix(content, d, dim).next(rows)
+	m := newMatrix(content, d, dim)
+	values, err := m.next(rows)
+	if err == nil {
+		err = readEnd(m.from)
+	}
+	if err != nil {
+		return row, 0, fmt.Errorf("%s: %w", entries[0].Name, err)
+	}
 	row = Row{Tokens: rows, Embeddings: [][]float32{values}}
-	if err != nil || t.Columns[0].Pooling != Residues {
-		return row, 1, err
+	if t.Columns[0].Pooling != Residues {
+		return row, 1, nil
 	}
 	if len(entries) < 2 || entries[1].Name != lettersName(entries[0]) {
 		return row, 0, fmt.Errorf("%s has no array of letters beside it", entries[0].Name)
 	}
 	row.Residues, err = npzLetters(entries[1], rows)
 	return row, 2, err
+}
+
+// readEnd reads from an entry of a zip archive after its last value. At the end, package zip checks the CRC-32. readEnd
+// returns an error if that is wrong or if there are more bytes.
+func readEnd(r io.Reader) error {
+	n, err := io.Copy(io.Discard, r)
+	if err == nil && n > 0 {
+		err = fmt.Errorf("%d bytes follow the last row", n)
+	}
+	return err
 }
 
 // npzLetters reads an array [rows, 2] with the first and the last letter of each row.
@@ -108,6 +125,9 @@ func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
 	if err == nil {
 		list = make([]Letters, rows)
 		err = binary.Read(content, binary.LittleEndian, list)
+	}
+	if err == nil {
+		err = readEnd(content)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", entry.Name, noEOF(err))
@@ -147,9 +167,14 @@ type tensorEntry struct {
 // within the body of the file. The argument body is the size of that body in bytes.
 func (e tensorEntry) dtype(body int64) (DType, error) {
 	d := map[string]DType{"F32": FP32, "F16": FP16}[e.DType]
-	if d == "" || len(e.Shape) != 2 || e.Offsets[0] < 0 || e.Offsets[1] > body || e.Shape[0] < 0 || e.Shape[1] < 0 ||
-		e.Offsets[1]-e.Offsets[0] != int64(e.Shape[0])*int64(e.Shape[1])*int64(d.size()) {
-		return "", fmt.Errorf("tensor %q is no matrix of float16 or float32, but %s of shape %v", e.name, e.DType, e.Shape)
+	from, to := e.Offsets[0], e.Offsets[1]
+	if d == "" || len(e.Shape) != 2 || e.Shape[0] < 0 || e.Shape[1] < 1 || e.Shape[1] > maxDim || from < 0 || to > body {
+		return "", fmt.Errorf("tensor %q is no matrix of float16 or float32 in a body of %d bytes, but %s of shape %v in bytes %d to %d",
+			e.name, body, e.DType, e.Shape, from, to)
+	}
+	row := int64(e.Shape[1]) * int64(d.size())
+	if rows := int64(e.Shape[0]); rows > body/row || to-from != rows*row {
+		return "", fmt.Errorf("tensor %q has %d rows of %d bytes in bytes %d to %d", e.name, rows, row, from, to)
 	}
 	return d, nil
 }
@@ -221,6 +246,9 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	case columns:
 		t.readTensors(tensors, ids, section)
 		return t, nil
+	}
+	if err := perRecord(tensors, ids); err != nil {
+		return nil, err
 	}
 	t.setColumns([]string{"embeddings"}, Tokens)
 	t.Read = func(yield func(*Row) error) error {
@@ -301,6 +329,30 @@ func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	}
 	return true, nil
 }
+
+// perRecord returns an error unless a safetensors file without ids, or with the given ones, has one tensor for each
+// record, named after its id.
+func perRecord(tensors []tensorEntry, ids []string) error {
+	if ids == nil {
+		return nil
+	}
+	known := map[string]bool{}
+	for _, id := range ids {
+		known[id] = true
+	}
+	for _, e := range tensors {
+		if !known[e.name] {
+			return fmt.Errorf("tensor %.40q is not named after any of the %d ids: %w", e.name, len(ids), errSeveralLayers)
+		}
+	}
+	if len(tensors) != len(ids) {
+		return fmt.Errorf("%d tensors and %d ids: %w", len(tensors), len(ids), errSeveralLayers)
+	}
+	return nil
+}
+
+// errSeveralLayers is the cause of the error for a safetensors file whose tensors are not one for each id.
+var errSeveralLayers = errors.New("safetensors files with several layers per record are not read, but parquet and h5 files are")
 
 // readTensors sets t.Read for a safetensors file with a tensor for each column.
 func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
