@@ -84,7 +84,7 @@ func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err e
 	if err := m.find(); err != nil {
 		return nil, nil, err
 	}
-	release, err := m.claim()
+	release, err := m.claim(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -303,8 +303,8 @@ func (m *Merge) describe(j *joinedOutput) {
 }
 
 // claim registers the run in the output folder until release is called (see store.Claim), and reads the manifest of the
-// folder.
-func (m *Merge) claim() (release func(), err error) {
+// folder. With Merge.Force it repairs a damaged manifest.
+func (m *Merge) claim(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(m.Out, 0o777); err != nil {
 		return nil, outputFolderError(m.Out, err)
 	}
@@ -335,7 +335,12 @@ func (m *Merge) claim() (release func(), err error) {
 		}
 		return nil, err
 	}
-	if m.manifest, err = store.ReadManifest(m.Out); err != nil {
+	if m.manifest, err = store.ReadManifest(m.Out); m.Force && errors.Is(err, store.ErrManifest) {
+		if _, err = store.Repair(ctx, m.Out, h); err == nil {
+			m.manifest, err = store.ReadManifest(m.Out)
+		}
+	}
+	if err != nil {
 		release()
 		return nil, err
 	}

@@ -169,6 +169,8 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 			return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 		}
 		c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
+		countSkipped(c.progress, d.Path, d.entry.Skipped, t.skipped)
+		c.total.Skipped += skippedRecords(d.entry)
 		d.entry.Outputs = files
 		return c.record(ctx, d.entry)
 	})
@@ -311,6 +313,7 @@ type translation struct {
 	length  int   // maximum length of a chunk in letters
 	chunks  int64 // number of chunks
 	frames  int64 // number of reading frames that were kept
+	skipped []seqio.Skip
 	// each, unless it is nil, is called for every kept frame.
 	each func(translate.Frame)
 	err  error // error of the input or of ctx; nil if writing a FASTA file failed
@@ -357,7 +360,7 @@ func (t *translation) write(files []io.Writer) error {
 		t.err = fmt.Errorf("%s: no reading frame of a chunk is without a stop codon", t.Path)
 		return t.err
 	}
-	t.entry.Skipped = r.SkipCounts()
+	t.entry.Skipped, t.skipped = r.SkipCounts(), r.Skipped()
 	in := &t.entry.Input
 	if in.SHA256, in.Size, t.err = r.Digest(); t.err != nil {
 		return t.err
@@ -491,7 +494,15 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 		if err := c.record(ctx, e); err != nil {
 			return err
 		}
-		c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs})
+		c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs, Skipped: d.entry.Skipped})
 		return nil
 	})
+}
+
+// skippedRecords returns the number of records of an input that were skipped, for any reason.
+func skippedRecords(e store.Entry) (sum int64) {
+	for _, n := range e.Skipped {
+		sum += n
+	}
+	return sum
 }

@@ -43,6 +43,20 @@ func read(t *testing.T, path string) string {
 
 // TestPreset checks that the merged file of --preset virnucpro has the embeddings that another run computes of the
 // preset's FASTA files. A rerun must change nothing. After files were removed or damaged, a rerun must make them again.
+// TestPresetSkips checks that records which the preset skips are logged and counted, also by a dry run.
+func TestPresetSkips(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs+">bad\nACGTEFACGTACGTACGT\n>short\nACG\n")
+	args := []string{"--on-bad-record", "skip", "--min-length", "10", "a.fna"}
+	if r := withSmallPreset(t, append([]string{"--dry-run"}, args...)...).wantCode(exitDone); !strings.Contains(r.stdout, "2 skipped") {
+		t.Errorf("the dry run says\n%s", r.stdout)
+	}
+	r := withSmallPreset(t, args...).wantCode(exitDone)
+	if !strings.Contains(r.stdout, ", skipped 2,") || strings.Count(r.stderr, "record skipped") != 2 {
+		t.Errorf("the run says\n%s%s", r.stdout, r.stderr)
+	}
+}
+
 func TestPreset(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"seqembed/internal/monitor"
+	"seqembed/internal/seqio"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
@@ -288,12 +289,7 @@ func (p *progress) FileSkipped(path string) {
 // FileFinished counts a finished file and logs its output, and the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.Settle(f.Path, false)
-	finished := totals{Files: 1, Records: f.Records, Tokens: f.Tokens, Truncated: f.Truncated}
-	for _, n := range f.Skipped {
-		p.Skipped(n)
-		finished.Skipped += n
-	}
-	p.tally.add(finished)
+	p.tally.add(totals{Files: 1, Records: f.Records, Tokens: f.Tokens, Truncated: f.Truncated})
 	p.observations.finished(f)
 	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
@@ -307,8 +303,17 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	if f.Overflows > 0 {
 		p.log.Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
 	}
-	for _, skip := range f.Examples {
-		p.log.Warn("record skipped", "input", f.Path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
+	countSkipped(p, f.Path, f.Skipped, f.Examples)
+}
+
+// countSkipped counts the records of an input that were skipped, by reason, and logs the first of them.
+func countSkipped(p *progress, path string, counts map[string]int64, first []seqio.Skip) {
+	for _, n := range counts {
+		p.Skipped(n)
+		p.tally.add(totals{Skipped: n})
+	}
+	for _, skip := range first {
+		p.log.Warn("record skipped", "input", path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
 	}
 }
 

@@ -53,6 +53,9 @@ func TestShardsOfBothModels(t *testing.T) {
 		t.Error(r.stdout)
 	}
 	sameFolders(t, "one", "two")
+	write(t, "two/"+store.ManifestName, read(t, "two/"+store.ManifestName)+"junk\n")
+	embed(t, "merge", "-o", "two", "a", "b").wantCode(exitNothing).wantProblem("--repair", "--force")
+	embed(t, "merge", "--force", "-o", "two", "a", "b").wantCode(0)
 	r = embed(t, append(args, "-o", "two", "in")...).wantCode(0)
 	if !strings.Contains(r.stdout, "q.faa was complete already") {
 		t.Error(r.stdout)

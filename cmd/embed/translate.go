@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -40,6 +42,7 @@ type translateFlags struct {
 	settings
 	code, least  int
 	orfs, starts bool
+	stderr       io.Writer
 }
 
 // declare declares the flags of embed translate and sets their defaults.
@@ -55,8 +58,8 @@ func (s *translateFlags) declare(flags *pflag.FlagSet) {
 }
 
 // translateCommand is the command "embed translate".
-func translateCommand(ctx context.Context, _ machine, args, environ []string, stdout, _ io.Writer) (code int, err error) {
-	s := &translateFlags{}
+func translateCommand(ctx context.Context, _ machine, args, environ []string, stdout, stderr io.Writer) (code int, err error) {
+	s := &translateFlags{stderr: stderr}
 	flags := pflag.NewFlagSet("embed translate", pflag.ContinueOnError)
 	s.declare(flags)
 	// The environment is not read: EMBED_OUT and the other variables are for the command embed itself.
@@ -125,6 +128,10 @@ func (s *translateFlags) translateFile(ctx context.Context, genetic *translate.C
 		case ctx.Err() != nil:
 			return pool.ErrInterrupted
 		case err == io.EOF:
+			counts := r.SkipCounts()
+			for _, reason := range slices.Sorted(maps.Keys(counts)) {
+				fmt.Fprintf(s.stderr, "embed: %s: skipped %s: %s\n", plain(path), grouped(counts[reason]), reason)
+			}
 			return nil
 		case err != nil:
 			return err

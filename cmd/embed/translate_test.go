@@ -22,6 +22,8 @@ func TestTranslateCommand(t *testing.T) {
 	} {
 		if r := embed(t, append([]string{"translate"}, strings.Fields(args)...)...).wantCode(exitDone); r.stdout != want {
 			t.Errorf("%s: %q, want %q", args, r.stdout, want)
+		} else if skips := strings.Contains(args, "skip"); skips != strings.Contains(r.stderr, "a.fna: skipped 1: ") {
+			t.Errorf("%s: standard error says %q", args, r.stderr)
 		}
 	}
 	embed(t, "translate", "--gaps", "remove", "--min-length", "4", "-o", "p.faa", "a.fna").wantCode(exitDone)
