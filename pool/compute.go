@@ -23,8 +23,7 @@ type worker struct {
 	waited   time.Duration // time for which the device has had no work since the last batch
 }
 
-// batch is a set of sequences that are computed together. All belong to one span, which is a list of consecutive
-// records.
+// batch is a set of sequences of one span that are computed together.
 type batch struct {
 	span    *span
 	members []*sequence
@@ -153,12 +152,11 @@ func (w *worker) start() {
 	}
 	if parts := pack(b.members, w.budget); len(parts) > 1 {
 		b.span.left += len(parts) - 1
-		smaller := make([]batch, len(parts))
-		for i, members := range parts {
-			smaller[i] = batch{span: b.span, members: members}
+		w.pending = w.pending[1:]
+		for _, members := range slices.Backward(parts) {
+			w.pending = slices.Insert(w.pending, 0, batch{span: b.span, members: members})
 		}
-		w.pending = slices.Concat(smaller, w.pending[1:])
-		b = smaller[0]
+		b = w.pending[0]
 	}
 	for _, m := range b.members {
 		b.input.Append(m.ids)
@@ -169,9 +167,9 @@ func (w *worker) start() {
 }
 
 // finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
-// returns the batch to w.pending. It also sets the worker's budget to half the tokens of the batch if the batch is not
-// over the present budget. If the device has no memory for a single sequence, finish calls leaveOut. Any other error is
-// a failure of the device; finish returns it with the span of the batch.
+// returns the batch to w.pending, and reduces the budget to half the tokens of the batch. If the device has no memory
+// for a single sequence, finish calls leaveOut. Any other error is a failure of the device; finish returns it with the
+// span of the batch.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -245,9 +243,8 @@ func (w *worker) complete(s *span) {
 	close(s.done)
 }
 
-// drain waits for all batches in flight and ignores their results, because the device is lost. It returns the spans
-// that must be computed again. These are the span on which the device failed, given by the argument first, and the
-// spans of all batches in flight and pending.
+// drain waits for all batches in flight of a lost device, and ignores their results. It returns the spans that must be
+// computed again: first, the span on which the device failed, and those of all batches in flight and pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

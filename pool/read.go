@@ -12,12 +12,11 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the maximum size, in full batches, of a span of several records. A span is the list of records whose
-// sequences are sorted by length and packed into batches together. lookAhead is large enough that the sequences of a
-// batch have similar lengths, and small enough that a span needs little memory.
+// lookAhead is the maximum size, in full batches, of a span of several records. It is large enough that a batch has
+// sequences of similar lengths, and small enough that a span needs little memory.
 const lookAhead = 4
 
-// span is a list of consecutive records of a file. Their sequences are packed into batches together.
+// span is a list of consecutive records of a file. Their sequences are sorted by length and packed into batches.
 type span struct {
 	file     *fileJob
 	records  []*record
@@ -81,8 +80,7 @@ func (r *run) read(device string, budget int) {
 // openFile opens an input file, its output, and the log in which runs keep the results of the file for a rerun (see
 // parts).
 func (r *run) openFile(file File, device string) (*fileJob, error) {
-	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
-		latest: latest{limit: r.KeptBytes},
+	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)), latest: latest{limit: r.KeptBytes},
 		report: FileReport{Path: file.Path, Skipped: map[string]int64{}, Started: time.Now()}}
 	var err error
 	if f.source.Path = file.Path; !file.once() {

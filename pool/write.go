@@ -24,8 +24,7 @@ func (f *fileJob) write() error {
 	defer f.parts.close()
 	devices, complete := map[string]bool{}, true
 	began := time.Now()
-	// stored tells the Observer how long the writer has waited and how long it has stored since. The argument computed
-	// is the time at which the wait ended.
+	// stored tells the Observer how long the writer waited, until the time computed, and how long it has stored since.
 	stored := func(computed time.Time) {
 		f.Observer.SpanWritten(time.Since(computed), computed.Sub(began))
 		began = time.Now()
@@ -99,11 +98,9 @@ func (f *fileJob) writeSpan(s *span) error {
 		}
 		rows := f.makeRows(rec)
 		for _, row := range rows {
-			err := f.out.Write(row)
-			switch {
-			case errors.Is(err, store.ErrRecord):
+			if err := f.out.Write(row); errors.Is(err, store.ErrRecord) {
 				return fmt.Errorf("%s:%d: %w", f.label(), rec.line, err)
-			case err != nil:
+			} else if err != nil {
 				return &outputError{err}
 			}
 		}
@@ -124,8 +121,7 @@ func (f *fileJob) commit() error {
 	}
 	report.Examples, report.Overflows = reader.Skipped(), f.out.Overflows()
 	if reader.Records() != report.Records+skipped {
-		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w",
-			f.label(), reader.Records(), report.Records, skipped, errLost)
+		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w", f.label(), reader.Records(), report.Records, skipped, errLost)
 	}
 	if err := f.changed(); err != nil {
 		return err

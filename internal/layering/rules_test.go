@@ -103,3 +103,18 @@ func receiver(e ast.Expr) string {
 		}
 	}
 }
+
+// TestPoolIsShort limits the number of lines in which package pool reads, computes and writes.
+func TestPoolIsShort(t *testing.T) {
+	lines := 0
+	for _, name := range []string{"read.go", "compute.go", "write.go"} {
+		text, err := os.ReadFile(filepath.Join("../../pool", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += strings.Count(string(text), "\n")
+	}
+	if lines > 600 {
+		t.Errorf("read.go, compute.go and write.go of pool have %d lines", lines)
+	}
+}

@@ -169,12 +169,12 @@ func smallParquet(t *testing.T) []byte {
 	return readFile(t, writeAll(t, s, makeRows(s, 2))[0].Path)
 }
 
-// TestDamagedParquet changes each byte of a Parquet file, and the length of its footer. Reading the file must not
-// panic.
+// TestDamagedParquet changes every third byte of a Parquet file, and the length of its footer. Reading the file must
+// not panic.
 func TestDamagedParquet(t *testing.T) {
 	content := smallParquet(t)
 	path := filepath.Join(t.TempDir(), "x.parquet")
-	for i := range content {
+	for i := 0; i < len(content); i += 3 {
 		for _, bits := range []byte{1, 0x80} {
 			damaged := slices.Clone(content)
 			damaged[i] ^= bits

@@ -134,7 +134,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 		// Of these four cases only alibi and rotary have a sequence of 1,025 tokens, because the reference is slow.
 		attention("attention", ragged, kernels.Attention{Scale: scale})
 		attention("alibi", nil, kernels.Attention{Scale: scale, Slopes: slopes})
-		attention("rotary", []int{65, 1, 257, 2, 33, 1025}, kernels.Attention{Scale: 1, Rotary: rotary})
+		attention("rotary", []int{65, 1, 257, 2, 33, 785}, kernels.Attention{Scale: 1, Rotary: rotary})
 		attention("rotary and alibi", ragged, kernels.Attention{Scale: 0.5, Slopes: slopes, Rotary: rotary})
 	}
 	add("attention/read as float32", ragged, func(b *Bench) []kernels.Value {
