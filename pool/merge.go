@@ -335,10 +335,10 @@ func (m *Merge) claim(ctx context.Context) (release func(), err error) {
 		}
 		return nil, err
 	}
-	if m.manifest, err = store.ReadManifest(m.Out); m.Force && errors.Is(err, store.ErrManifest) {
-		if _, err = store.Repair(ctx, m.Out, h); err == nil {
-			m.manifest, err = store.ReadManifest(m.Out)
-		}
+	if m.Force {
+		m.manifest, err = store.ReadRepaired(ctx, m.Out, h)
+	} else {
+		m.manifest, err = store.ReadManifest(m.Out)
 	}
 	if err != nil {
 		release()

@@ -144,10 +144,9 @@ func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, er
 // readManifest reads the manifest of the output folder. With --force it repairs a damaged manifest first; without
 // --force a damaged manifest is an error.
 func (c *presetRun) readManifest(ctx context.Context) (err error) {
-	if c.manifest, err = store.ReadManifest(c.out); !c.force || !errors.Is(err, store.ErrManifest) {
-		return err
-	}
-	if _, err = store.Repair(ctx, c.out, store.ThisProcess(commandLine())); err == nil {
+	if c.force {
+		c.manifest, err = store.ReadRepaired(ctx, c.out, store.ThisProcess(commandLine()))
+	} else {
 		c.manifest, err = store.ReadManifest(c.out)
 	}
 	return err
@@ -170,7 +169,7 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 		}
 		c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
 		countSkipped(c.progress, d.Path, d.entry.Skipped, t.skipped)
-		c.total.Skipped += skippedRecords(d.entry)
+		c.total.Skipped += skippedRecords(d.entry.Skipped)
 		d.entry.Outputs = files
 		return c.record(ctx, d.entry)
 	})
@@ -497,12 +496,4 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 		c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs, Skipped: d.entry.Skipped})
 		return nil
 	})
-}
-
-// skippedRecords returns the number of records of an input that were skipped, for any reason.
-func skippedRecords(e store.Entry) (sum int64) {
-	for _, n := range e.Skipped {
-		sum += n
-	}
-	return sum
 }

@@ -194,12 +194,13 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	}
 	defer release()
 	c.progress.plan(c.machine, models, processors)
+	failed := len(c.total.Failed) // inputs that no job has
 	for _, m := range models {
 		if err := c.runModel(ctx, m); err != nil {
 			return err
 		}
 	}
-	if err := c.presetRun.mergeAll(ctx, models); err != nil || len(c.total.Failed) > 0 {
+	if err := c.presetRun.mergeAll(ctx, models); err != nil || len(c.total.Failed) > failed {
 		return err
 	}
 	pool.EndForce(jobs...)

@@ -337,12 +337,8 @@ func fileTable(o *observations, r report) htmlreport.Table {
 	t := htmlreport.Table{Title: "Files", Columns: []htmlreport.Column{{Name: "File"}, {Name: "Records", Number: true}, {Name: "Tokens", Number: true},
 		{Name: "Unknown letters", Number: true, Bar: true}, {Name: "Truncated", Number: true, Bar: true}, {Name: "Skipped", Number: true}}}
 	for _, f := range slices.SortedFunc(slices.Values(o.reports), func(a, b pool.FileReport) int { return cmp.Compare(a.Path, b.Path) }) {
-		var skipped int64
-		for _, n := range f.Skipped {
-			skipped += n
-		}
 		t.Rows = append(t.Rows, []string{plain(f.Path), grouped(f.Records), grouped(f.Tokens), percent(f.Unknown, f.Letters),
-			percent(f.Truncated, f.Records), grouped(skipped)})
+			percent(f.Truncated, f.Records), grouped(skippedRecords(f.Skipped))})
 	}
 	t.More = more(int64(r.Files)-int64(len(t.Rows)), "these are the first that were finished; manifest.jsonl has all")
 	return t

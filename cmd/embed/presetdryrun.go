@@ -151,7 +151,7 @@ func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
 	size += s.frames * int64(width) * 4 // the merged file stores float32: 4 bytes a value
 	line := fmt.Sprintf("%s: %s records, %s chunks, %s frames, %s tokens of DNA and %s of proteins -> %s and 5 other files, about %s", plain(s.Path),
 		grouped(s.entry.Records), grouped(s.chunks), grouped(s.frames), grouped(s.tokens[0]), grouped(s.tokens[1]), plain(s.merged()), aboutBytes(size))
-	if n := skippedRecords(s.entry); n > 0 {
+	if n := skippedRecords(s.entry.Skipped); n > 0 {
 		line += fmt.Sprintf(", %s skipped", grouped(n))
 	}
 	if s.complete {

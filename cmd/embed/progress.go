@@ -306,12 +306,19 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	countSkipped(p, f.Path, f.Skipped, f.Examples)
 }
 
+// skippedRecords returns the number of records that were skipped, given the numbers by reason.
+func skippedRecords(counts map[string]int64) (sum int64) {
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
+}
+
 // countSkipped counts the records of an input that were skipped, by reason, and logs the first of them.
 func countSkipped(p *progress, path string, counts map[string]int64, first []seqio.Skip) {
-	for _, n := range counts {
-		p.Skipped(n)
-		p.tally.add(totals{Skipped: n})
-	}
+	n := skippedRecords(counts)
+	p.Skipped(n)
+	p.tally.add(totals{Skipped: n})
 	for _, skip := range first {
 		p.log.Warn("record skipped", "input", path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
 	}

@@ -39,6 +39,33 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
+// signalled runs a child that logs every batch. It sends the signal once the log has a batch of the given input, and
+// returns the result.
+func signalled(t *testing.T, signal syscall.Signal, input string, args ...string) result {
+	t.Helper()
+	cmd := child(t, nil, args...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout = &stdout
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines, sent := bufio.NewScanner(pipe), false
+	for lines.Scan() {
+		stderr.WriteString(lines.Text() + "\n")
+		if !sent && strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), input) {
+			sent = true
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return wait(t, cmd, &stdout, &stderr)
+}
+
 // TestSignal checks that SIGINT and SIGTERM end a run soon. Complete outputs must remain, and so must the results of an
 // incomplete output in its .parts file. The same command must complete the run.
 func TestSignal(t *testing.T) {
@@ -52,27 +79,7 @@ func TestSignal(t *testing.T) {
 			write(t, "first.faa", manyProteins("a", 30)+strings.Repeat("\n", 200_000))
 			write(t, "second.faa", manyProteins("b", records))
 			args := []string{"-v", "--esm-model", tiny, "--esm-batch-size", "1", "-o", "out", "first.faa", "second.faa"}
-			cmd := child(t, nil, args...)
-			var stdout, stderr strings.Builder
-			cmd.Stdout = &stdout
-			pipe, err := cmd.StderrPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			lines, sent := bufio.NewScanner(pipe), false
-			for lines.Scan() {
-				stderr.WriteString(lines.Text() + "\n")
-				if !sent && strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), "second.faa") {
-					sent = true
-					if err := cmd.Process.Signal(signal); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted).wantProblem("embed: interrupted; the same command continues")
+			signalled(t, signal, "second.faa", args...).wantCode(exitInterrupted).wantProblem("embed: interrupted; the same command continues")
 			wantFiles(t, "out", ".second.esm2-tiny.parquet.parts", "first.esm2-tiny.parquet", "manifest.jsonl")
 
 			again := embed(t, append(args, "--esm-batch-size", "8192")...).wantCode(0)
@@ -95,27 +102,7 @@ func TestForceOfTwoModels(t *testing.T) {
 	write(t, "d.fna", nucleotideFile)
 	write(t, "p.faa", manyProteins("b", 2000)) // more lines in the log than fit in a pipe, as in TestSignal
 	args := []string{"-v", "--force", "--dnabert-model", tinyDNA, "--esm-model", tiny, "--esm-batch-size", "1", "-o", "out", "d.fna", "p.faa"}
-	cmd := child(t, nil, args...)
-	var stdout, stderr strings.Builder
-	cmd.Stdout = &stdout
-	pipe, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines, sent := bufio.NewScanner(pipe), false
-	for lines.Scan() {
-		stderr.WriteString(lines.Text() + "\n")
-		if !sent && strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), "p.faa") {
-			sent = true
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted)
+	signalled(t, syscall.SIGTERM, "p.faa", args...).wantCode(exitInterrupted)
 
 	const complete = "d.fna was complete already"
 	if again := embed(t, args...).wantCode(0); !strings.Contains(again.stdout, complete) {
@@ -124,6 +111,10 @@ func TestForceOfTwoModels(t *testing.T) {
 	wantFiles(t, "out", "d.dnabert-tiny.parquet", "manifest.jsonl", "p.esm2-tiny.parquet")
 	if third := embed(t, args...).wantCode(0); strings.Contains(third.stdout, complete) {
 		t.Errorf("the third run continues the second:\n%s", third.stdout)
+	}
+	embed(t, append(args, "missing.faa")...).wantCode(exitSome) // it has ended, too: every input that is there is done
+	if fifth := embed(t, args...).wantCode(0); strings.Contains(fifth.stdout, complete) {
+		t.Errorf("the fifth run continues the fourth:\n%s", fifth.stdout)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -43,9 +44,7 @@ func (c *command) printSummary() {
 			fmt.Fprintf(w, "  and %s more files, see %s\n", grouped(int64(len(t.Files)-i)), store.ManifestName)
 			break
 		}
-		for _, reason := range slices.Sorted(maps.Keys(f.Skipped)) {
-			fmt.Fprintf(w, "  %s: skipped %s: %s\n", plain(f.Path), grouped(f.Skipped[reason]), reason)
-		}
+		printSkipped(w, "  ", f.Path, f.Skipped)
 		for _, o := range f.Outputs {
 			fmt.Fprintf(w, "  %s -> %s\n", plain(f.Path), plain(o.Path))
 		}
@@ -64,3 +63,11 @@ func (c *command) printSummary() {
 
 // grouped formats 1234567 as 1,234,567.
 func grouped(n int64) string { return digits.Group(n) }
+
+// printSkipped writes a line, which begins with the given text, for each reason for which records of an input were
+// skipped.
+func printSkipped(w io.Writer, begin, path string, counts map[string]int64) {
+	for _, reason := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(w, "%s%s: skipped %s: %s\n", begin, plain(path), grouped(counts[reason]), reason)
+	}
+}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -128,10 +126,7 @@ func (s *translateFlags) translateFile(ctx context.Context, genetic *translate.C
 		case ctx.Err() != nil:
 			return pool.ErrInterrupted
 		case err == io.EOF:
-			counts := r.SkipCounts()
-			for _, reason := range slices.Sorted(maps.Keys(counts)) {
-				fmt.Fprintf(s.stderr, "embed: %s: skipped %s: %s\n", plain(path), grouped(counts[reason]), reason)
-			}
+			printSkipped(s.stderr, "embed: ", path, r.SkipCounts())
 			return nil
 		case err != nil:
 			return err

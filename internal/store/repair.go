@@ -15,6 +15,17 @@ import (
 // DamagedSuffix, followed by a time, is appended to the name of an old manifest that Repair keeps.
 const DamagedSuffix = ".damaged-"
 
+// ReadRepaired reads the manifest of a folder like ReadManifest, and first repairs it if it is damaged (see Repair).
+func ReadRepaired(ctx context.Context, dir string, h Holder) (*Manifest, error) {
+	m, err := ReadManifest(dir)
+	if errors.Is(err, ErrManifest) {
+		if _, err = Repair(ctx, dir, h); err == nil {
+			m, err = ReadManifest(dir)
+		}
+	}
+	return m, err
+}
+
 // Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames the files of a
 // manifest of version 1. It returns the paths of the old files, which stay in the folder under other names. An output
 // whose line was removed has no entry then, or only an earlier one, and a later run may compute it again.

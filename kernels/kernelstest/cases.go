@@ -131,7 +131,7 @@ func cases(activations []kernels.Activation, short bool) []Case {
 				return []kernels.Value{b.Stored(b.Attention(b.Input(3*heads*d), o))}
 			})
 		}
-		// Of these four cases only alibi and rotary have a sequence of 1,025 tokens, because the reference is slow.
+		// Of these four cases only alibi and rotary have a sequence of 785 tokens, because the reference is slow.
 		attention("attention", ragged, kernels.Attention{Scale: scale})
 		attention("alibi", nil, kernels.Attention{Scale: scale, Slopes: slopes})
 		attention("rotary", []int{65, 1, 257, 2, 33, 785}, kernels.Attention{Scale: 1, Rotary: rotary})
