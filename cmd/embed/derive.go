@@ -59,30 +59,32 @@ func (d *derived) embedded() (list []seqio.Input) {
 }
 
 // derive translates the inputs of a preset into FASTA files in the output folder. It returns the FASTA files that the
-// models embed, as inputs, and a failure for each input that cannot be translated. It opens the models first, so that a
-// run with an unsuitable model fails before the translation.
-func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, err error) {
-	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
-		m, err := c.openOrPull(ctx, a)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.checkpoint.Close()
-	}
+// models embed, as inputs, and a failure for each input that cannot be translated. Before it writes a file it claims
+// the folder for the jobs of the models (see pool.Claim), until release is called.
+func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input, models []*model) (list []seqio.Input, failed []pool.Failure, release func(), err error) {
 	if err := c.readManifest(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	todo, err := c.plan(inputs)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	leave, err := pool.Claim(commandLine(), jobsOf(models)...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			leave()
+		}
+	}()
 	for _, d := range todo {
 		err := c.translate(ctx, d)
 		switch {
 		case ctx.Err() != nil:
-			return nil, nil, pool.ErrInterrupted
+			return nil, nil, nil, pool.ErrInterrupted
 		case errors.Is(err, pool.ErrOutput), errors.Is(err, pool.ErrMixture):
-			return nil, nil, err
+			return nil, nil, nil, err
 		case err != nil:
 			failed = append(failed, pool.NewFailure(d.Path, err))
 			continue
@@ -90,7 +92,7 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 		c.inputs = append(c.inputs, d)
 		list = append(list, d.embedded()...)
 	}
-	return list, failed, nil
+	return list, failed, leave, nil
 }
 
 // plan returns the inputs with the paths of their FASTA files. It leaves out inputs that the preset itself has made

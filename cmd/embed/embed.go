@@ -128,45 +128,75 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	defer closeAll(processors)
 
-	if c.preset != nil {
-		c.presetRun = &presetRun{command: c}
-		if c.dryRun {
-			listFailures(c, absent)
-			return c.presetRun.survey(ctx, inputs, processors)
-		}
-		derived, failed, err := c.presetRun.derive(ctx, inputs)
-		if err != nil {
-			return err
-		}
-		inputs, absent, reading = derived, append(absent, failed...), seqio.Options{}
-	}
-	dna, protein, failed, err := pool.Plan(ctx, inputs, reading)
-	if err != nil {
-		return err
-	}
-	tellApart(dna, protein)
-	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
-		return err
-	}
-	for _, f := range slices.Concat(dna, protein) {
-		if c.preset == nil {
-			c.showAlphabet(f)
-		}
-	}
-	listFailures(c, slices.Concat(absent, failed))
-	models, err := c.openModels(ctx, dna, protein, reading, processors)
+	var models []*model
 	defer func() {
 		for _, m := range models {
 			m.checkpoint.Close()
 		}
 	}()
+	if c.preset != nil {
+		c.presetRun = &presetRun{command: c}
+		reading = seqio.Options{} // of the FASTA files that the preset makes
+		if models, err = c.openModels(ctx, []seqio.Alphabet{seqio.DNA, seqio.Protein}, reading, processors); err != nil {
+			return err
+		}
+		if c.dryRun {
+			listFailures(c, absent)
+			return c.presetRun.survey(ctx, inputs, models)
+		}
+		derived, failed, release, err := c.presetRun.derive(ctx, inputs, models)
+		if err != nil {
+			return err
+		}
+		defer release()
+		inputs, absent = derived, append(absent, failed...)
+	}
+	dna, protein, failed, err := classify(ctx, c, inputs, reading)
 	if err != nil {
 		return err
 	}
-	if c.dryRun {
-		return c.surveyAll(ctx, models)
+	listFailures(c, slices.Concat(absent, failed))
+	if c.preset == nil {
+		if models, err = c.openModels(ctx, alphabets(dna, protein), reading, processors); err != nil {
+			return err
+		}
 	}
-	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
+	used, err := assign(ctx, c, models, dna, protein)
+	switch {
+	case err != nil:
+		return err
+	case c.dryRun:
+		return c.surveyAll(ctx, used)
+	}
+	return c.writeFailures(ctx, c.runModels(ctx, used, processors))
+}
+
+// classify calls pool.Plan, and gives different output names to inputs of one model. It logs the alphabet of each file.
+func classify(ctx context.Context, c *command, inputs []seqio.Input, reading seqio.Options) (dna, protein []pool.File, failed []pool.Failure, err error) {
+	if dna, protein, failed, err = pool.Plan(ctx, inputs, reading); err != nil {
+		return nil, nil, nil, err
+	}
+	tellApart(dna, protein)
+	all := slices.Concat(dna, protein)
+	if err := checkNames(all, false); err != nil {
+		return nil, nil, nil, err
+	}
+	if c.preset == nil {
+		for _, f := range all {
+			c.showAlphabet(f)
+		}
+	}
+	return dna, protein, failed, nil
+}
+
+// alphabets returns the alphabets of the lists that are not empty. The files of a list have the same alphabet.
+func alphabets(lists ...[]pool.File) (present []seqio.Alphabet) {
+	for _, files := range lists {
+		if len(files) > 0 {
+			present = append(present, files[0].Alphabet)
+		}
+	}
+	return present
 }
 
 // listFailures logs failed inputs and adds them to the summary.
@@ -181,13 +211,10 @@ func listFailures(c *command, list []pool.Failure) {
 // runModels claims the output folder, so that no run with other settings can write outputs of the same names meanwhile.
 // Then it embeds the files of each model, one model after the other. With --preset it merges the outputs at the end.
 func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
-	var jobs []*pool.Job
-	for _, m := range models {
-		jobs = append(jobs, m.job)
-	}
-	if len(jobs) == 0 {
+	if len(models) == 0 {
 		return nil
 	}
+	jobs := jobsOf(models)
 	release, err := pool.Claim(commandLine(), jobs...)
 	if err != nil {
 		return err
@@ -207,32 +234,52 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	return nil
 }
 
-// openModels opens a model for each alphabet that has files, and checks that no existing output was made with other
-// settings. The caller must close the returned models, also after an error.
-func (c *command) openModels(ctx context.Context, dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
-	for _, files := range [][]pool.File{dna, protein} {
-		if len(files) == 0 {
-			continue
-		}
-		m, err := c.openOrPull(ctx, files[0].Alphabet)
+// openModels opens a model for each of the alphabets, and gives it a job without files. The models that it returns are
+// open also after an error.
+func (c *command) openModels(ctx context.Context, alphabets []seqio.Alphabet, reading seqio.Options, processors []*processor) (models []*model, err error) {
+	for _, a := range alphabets {
+		m, err := c.openOrPull(ctx, a)
 		if err != nil {
 			return models, err
 		}
 		models = append(models, m)
-		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
+		if m.job, err = c.newJob(ctx, m, reading, processors); err != nil {
 			return models, err
 		}
-		if err := c.divide(m.job, c.log); err != nil {
-			return models, err
-		}
-		if err := m.job.Check(ctx); err != nil {
-			return models, err
-		}
-	}
-	if len(models) == 2 && models[0].checkpoint.Label == models[1].checkpoint.Label {
-		return models, checkNames(slices.Concat(dna, protein), true)
 	}
 	return models, nil
+}
+
+// assign gives the files to the jobs of the models, and returns the models that have files. It checks that no existing
+// output was made with other settings.
+func assign(ctx context.Context, c *command, models []*model, dna, protein []pool.File) (used []*model, err error) {
+	for _, m := range models {
+		if m.job.Files = dna; m.Alphabet == seqio.Protein {
+			m.job.Files = protein
+		}
+		if len(m.job.Files) == 0 {
+			continue
+		}
+		if err := c.divide(m.job, c.log); err != nil {
+			return nil, err
+		}
+		if err := m.job.Check(ctx); err != nil {
+			return nil, err
+		}
+		used = append(used, m)
+	}
+	if len(used) == 2 && used[0].checkpoint.Label == used[1].checkpoint.Label {
+		return used, checkNames(slices.Concat(dna, protein), true)
+	}
+	return used, nil
+}
+
+// jobsOf returns the jobs of models.
+func jobsOf(models []*model) (jobs []*pool.Job) {
+	for _, m := range models {
+		jobs = append(jobs, m.job)
+	}
+	return jobs
 }
 
 // runModel embeds all files of one model, and adds the summary to the total.
@@ -298,9 +345,9 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model. It reads all files of the checkpoint to compute their
-// digest, and returns pool.ErrInterrupted if ctx ends meanwhile.
-func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
+// newJob returns a job of one model, without files. It reads all files of the checkpoint to compute their digest, and
+// returns pool.ErrInterrupted if ctx ends meanwhile.
+func (c *command) newJob(ctx context.Context, m *model, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -308,7 +355,7 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	case err != nil:
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
-	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
+	job := &pool.Job{Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes,
 		PartRecords: c.partRecords, Force: c.force, Observer: c.progress}
 	if processors[0].isGPU { // all processors are of the same kind

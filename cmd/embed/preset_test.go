@@ -41,8 +41,6 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// TestPreset checks that the merged file of --preset virnucpro has the embeddings that another run computes of the
-// preset's FASTA files. A rerun must change nothing. After files were removed or damaged, a rerun must make them again.
 // TestPresetSkips checks that records which the preset skips are logged and counted, also by a dry run.
 func TestPresetSkips(t *testing.T) {
 	workspace(t)
@@ -57,6 +55,8 @@ func TestPresetSkips(t *testing.T) {
 	}
 }
 
+// TestPreset checks that the merged file of --preset virnucpro has the embeddings that another run computes of the
+// preset's FASTA files. A rerun must change nothing. After files were removed or damaged, a rerun must make them again.
 func TestPreset(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -161,6 +161,27 @@ func TestPresetTwice(t *testing.T) {
 	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
 		t.Error(r.stdout)
 	}
+}
+
+// TestPresetInUse checks that --preset with --force changes no file while another run with other settings is making
+// the same outputs.
+func TestPresetInUse(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs)
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	before := contents(t, "out")
+	other := store.ThisProcess("another run")
+	other.Outputs = map[string]store.Entry{"DNABERT_S.virnucpro": {Model: "another model"}}
+	release, err := store.Claim("out", other, func(store.Holder) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	withSmallPreset(t, "--force", "--expected-length", "300", "a.fna").wantCode(exitNothing).wantProblem("in use", "another run")
+	release()
+	if !maps.Equal(before, contents(t, "out")) {
+		t.Errorf("the folder has changed, and holds %q", files(t, "out"))
+	}
+	withSmallPreset(t, "--force", "--expected-length", "300", "a.fna").wantCode(exitDone)
 }
 
 // TestPresetInOutputFolder checks that a rerun with the output folder as input does not translate the FASTA files that

@@ -33,17 +33,8 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // survey is the dry run of a preset: it prints the work for each input and writes no file. To count the chunks, frames
 // and tokens, it translates the inputs.
-func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, processors []*processor) (err error) {
+func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, models []*model) (err error) {
 	if c.manifest, err = store.ReadManifest(c.out); err != nil {
-		return err
-	}
-	models, err := c.surveyedModels(ctx, processors)
-	defer func() {
-		for _, m := range models {
-			m.checkpoint.Close()
-		}
-	}()
-	if err != nil {
 		return err
 	}
 	todo, err := c.plan(inputs)
@@ -86,22 +77,6 @@ func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, processors
 		}
 	}
 	return out.Flush()
-}
-
-// surveyedModels opens the DNA and the protein model of a preset, and gives each a job without files. The caller must
-// close the models even after an error.
-func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor) (models []*model, err error) {
-	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
-		m, err := c.openOrPull(ctx, a)
-		if err != nil {
-			return models, err
-		}
-		models = append(models, m)
-		if m.job, err = c.newJob(ctx, m, nil, seqio.Options{}, processors); err != nil {
-			return models, err
-		}
-	}
-	return models, nil
 }
 
 // unread reports whether the input is one that can be read only once, such as a pipe. A dry run does not read such an
