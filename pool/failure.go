@@ -125,7 +125,8 @@ func ReadFailures(dir string) (list []Failure, err error) {
 
 // WriteFailures adds the failures of a run to FailedFiles in the folder dir. It creates the folder and the file if
 // needed. It removes the lines of earlier runs for the paths in done and in failed, and keeps all other lines. If no
-// line is left, it removes the file.
+// line is left, it removes the file. The paths in the new lines are absolute, because later runs may have other working
+// directories.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -138,7 +139,8 @@ func WriteFailures(ctx context.Context, dir string, done []string, failed []Fail
 		latest[absolute(path)] = true
 	}
 	for _, f := range failed {
-		latest[absolute(f.Path)] = true
+		f.Path = absolute(f.Path)
+		latest[f.Path] = true
 		added.WriteString(f.line())
 	}
 	return store.Edit(ctx, filepath.Join(dir, FailedFiles), func(old []byte) []byte {

@@ -165,11 +165,12 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 		}
 		return string(got)
 	}
-	want := "a%7Cb%0Ac%257C%1B[31m%E2%80%AE%E9é.fa|format|two  lines %7C and a bar, %1B]0;title%07\nd.fa|missing|gone\n"
+	here := escape(absolute("."), "|%") + string(filepath.Separator)
+	want := here + "a%7Cb%0Ac%257C%1B[31m%E2%80%AE%E9é.fa|format|two  lines %7C and a bar, %1B]0;title%07\n" + here + "d.fa|missing|gone\n"
 	if got := list(nil, failed); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := list([]string{path}, nil); got != "d.fa|missing|gone\n" {
+	if got := list([]string{path}, nil); got != here+"d.fa|missing|gone\n" {
 		t.Errorf("after the first has succeeded: %q", got)
 	}
 	for range 2 { // the second time, there is no list to remove
@@ -180,19 +181,20 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 }
 
 // TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, in whatever form their paths
-// are given.
+// are given, and from whatever working directory.
 func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	t.Chdir(t.TempDir())
+	here := escape(absolute("."), "|%") + string(filepath.Separator)
 	failure := func(path, message string) []Failure { return []Failure{{path, "format", errors.New(message)}} }
 	for _, c := range []struct {
 		done   []string
 		failed []Failure
 		want   string
 	}{
-		{nil, failure("a.fa", "first"), "a.fa|format|first\n"},
-		{[]string{"b.fa"}, nil, "a.fa|format|first\n"},
-		{nil, failure("-", "stdin"), "a.fa|format|first\n-|format|stdin\n"},
-		{nil, failure("./x/../a.fa", "again"), "-|format|stdin\n./x/../a.fa|format|again\n"},
+		{nil, failure("a.fa", "first"), here + "a.fa|format|first\n"},
+		{[]string{"b.fa"}, nil, here + "a.fa|format|first\n"},
+		{nil, failure("-", "stdin"), here + "a.fa|format|first\n-|format|stdin\n"},
+		{nil, failure("./x/../a.fa", "again"), "-|format|stdin\n" + here + "a.fa|format|again\n"},
 		{[]string{"a.fa"}, failure("-", "new"), "-|format|new\n"},
 	} {
 		if err := WriteFailures(t.Context(), "out", c.done, c.failed); err != nil {
@@ -207,7 +209,17 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	if err := WriteFailures(t.Context(), "out", []string{"50%.fa"}, failure("d.fa", "bad")); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile("out/" + FailedFiles); err != nil || string(got) != "c.fa|for\nd.fa|format|bad\n" {
+	if got, err := os.ReadFile("out/" + FailedFiles); err != nil || string(got) != "c.fa|for\n"+here+"d.fa|format|bad\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := os.Mkdir("elsewhere", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("elsewhere")
+	if err := WriteFailures(t.Context(), "../out", []string{"../d.fa"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile("../out/" + FailedFiles); err != nil || string(got) != "c.fa|for\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 }

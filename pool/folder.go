@@ -95,6 +95,11 @@ func (r *run) create(s store.Spec) (store.Writer, error) {
 	if err == nil {
 		err = r.folder.make(below)
 	}
+	if r.Force {
+		r.mu.Lock()
+		s.Replaces = r.manifest.Replaced(s.Paths())
+		r.mu.Unlock()
+	}
 	var out store.Writer
 	if err == nil {
 		out, err = store.Create(s)

@@ -367,6 +367,9 @@ func (m *Merge) join(ctx context.Context, j *joinedOutput) (Merged, error) {
 	if err := os.MkdirAll(spec.Dir, 0o777); err != nil {
 		return done, outputFolderError(m.Out, err)
 	}
+	if m.Force {
+		spec.Replaces = m.manifest.Replaced(spec.Paths())
+	}
 	w, err := store.Create(spec)
 	if err != nil {
 		return done, outputFolderError(m.Out, err)

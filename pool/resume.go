@@ -97,7 +97,7 @@ func (j *Job) check(ctx context.Context) (err error) {
 // made with other settings, or belongs to an input that can be read only once.
 func (j *Job) refuseMixture(m *store.Manifest) error {
 	for _, f := range j.Files {
-		for _, path := range j.Output.existing(f) {
+		for _, path := range slices.Concat(j.Output.existing(f), existing(m.Replaced(j.Output.spec(f).Paths()))) {
 			entry, _, ok := m.Find(path)
 			if !ok { // another run may have just added the entry and written the output
 				if err := m.Update(); err != nil {
@@ -120,8 +120,11 @@ func (j *Job) refuseMixture(m *store.Manifest) error {
 }
 
 // existing returns the paths of the file's outputs that exist.
-func (o Output) existing(f File) []string {
-	return slices.DeleteFunc(o.spec(f).Paths(), func(path string) bool {
+func (o Output) existing(f File) []string { return existing(o.spec(f).Paths()) }
+
+// existing returns the paths at which there is a file or folder.
+func existing(paths []string) []string {
+	return slices.DeleteFunc(paths, func(path string) bool {
 		_, err := os.Lstat(path)
 		return err != nil
 	})

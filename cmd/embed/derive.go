@@ -162,7 +162,7 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
 	return c.once(ctx, d.paths[0], func() (bool, error) { return c.compare(t) }, func() error {
-		files, err := store.WriteFiles(d.paths, t.write)
+		files, err := store.WriteFiles(d.paths, c.manifest.Replaced(d.paths), t.write)
 		switch {
 		case t.err != nil:
 			return t.err

@@ -49,6 +49,39 @@ func TestFailedListsOfTwoRuns(t *testing.T) {
 	}
 }
 
+// TestForceRemovesOtherColumns checks that a run with --force and other poolings removes the arrays of the first run,
+// whose list of ids it replaces. Without --force no array may get the ids of another run.
+func TestForceRemovesOtherColumns(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", ">x\nMKV\n>y\nMLLL\n")
+	embed(t, npyArgs("--pool", "mean,cls", "a.faa")...).wantCode(exitDone)
+	mean := read(t, "out/a.esm2-tiny.mean.npy")
+	write(t, "a.faa", ">y\nMLLL\n>x\nMKV\n")
+	embed(t, npyArgs("--force", "--pool", "cls", "a.faa")...).wantCode(exitDone)
+	complete := func() {
+		t.Helper()
+		wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
+		if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "2 complete\n" {
+			t.Errorf("embed inspect:\n%s", r.stdout)
+		}
+	}
+	complete()
+	// A run that was killed before it removed the array leaves it. A rerun must remove it.
+	write(t, "out/a.esm2-tiny.mean.npy", mean)
+	if r := embed(t, "inspect", "out").wantCode(exitSome); !strings.Contains(r.stdout, "changed     a.esm2-tiny.mean.npy  belongs to an earlier output") {
+		t.Errorf("embed inspect:\n%s", r.stdout)
+	}
+	embed(t, npyArgs("--pool", "cls", "a.faa")...).wantCode(exitNothing).wantProblem("mean.npy was made with", "--force")
+	embed(t, npyArgs("--force", "--pool", "cls", "a.faa")...).wantCode(exitDone)
+	complete()
+	if err := os.Remove("out/a.esm2-tiny.ids.txt"); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, npyArgs("--pool", "mean,cls", "a.faa")...).wantCode(exitNothing).wantProblem("a.esm2-tiny.npy was made with", "--force")
+	embed(t, npyArgs("--pool", "cls", "a.faa")...).wantCode(exitDone)
+	complete()
+}
+
 // TestEscapeSequencesInNames checks that neither the list of failed files nor a message contains escape sequences from
 // file names.
 func TestEscapeSequencesInNames(t *testing.T) {

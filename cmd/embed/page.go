@@ -89,7 +89,7 @@ func writePage(c *command, code int, err error) {
 		return
 	}
 	p := newPage(c, r)
-	if _, err := store.WriteFiles([]string{c.page}, func(files []io.Writer) error { return p.Write(files[0]) }); err != nil {
+	if _, err := store.WriteFiles([]string{c.page}, nil, func(files []io.Writer) error { return p.Write(files[0]) }); err != nil {
 		c.log.Error("the page of the run cannot be written", "error", oneLine(err))
 		return
 	}

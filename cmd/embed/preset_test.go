@@ -182,6 +182,8 @@ func TestPresetInUse(t *testing.T) {
 		t.Errorf("the folder has changed, and holds %q", files(t, "out"))
 	}
 	withSmallPreset(t, "--force", "--expected-length", "300", "a.fna").wantCode(exitDone)
+	wantFiles(t, "out", "a_DNABERT_S.pt", "a_ESM.pt", "a_chunked300.fa", "a_identified_nucleotide.fa", "a_identified_protein.faa",
+		"a_merged.pt", "manifest.jsonl")
 }
 
 // TestPresetInOutputFolder checks that a rerun with the output folder as input does not translate the FASTA files that

@@ -85,7 +85,7 @@ func translateCommand(ctx context.Context, _ machine, args, environ []string, st
 	if s.out == "" {
 		err = s.translate(ctx, genetic, inputs, stdout)
 	} else {
-		_, err = store.WriteFiles([]string{s.out}, func(files []io.Writer) error { return s.translate(ctx, genetic, inputs, files[0]) })
+		_, err = store.WriteFiles([]string{s.out}, nil, func(files []io.Writer) error { return s.translate(ctx, genetic, inputs, files[0]) })
 	}
 	return exitCode(err, 0, 0), err
 }

@@ -318,9 +318,10 @@ type pending interface {
 
 // fileSet is the set of files of one output while it is written.
 type fileSet struct {
-	fs      fileSystem
-	finals  []pending     // files and folders that commit renames to their final paths, the main file first
-	scratch []*atomicFile // temporary files, which commit removes
+	fs       fileSystem
+	finals   []pending     // files and folders that commit renames to their final paths, the main file first
+	scratch  []*atomicFile // temporary files, which commit removes
+	replaced []string      // paths of other files of an earlier output, which commit removes before it renames a file
 }
 
 // create adds a file that commit will rename to path.
@@ -368,15 +369,20 @@ func (s *fileSet) commit() ([]File, error) {
 		}
 	}
 	dir := filepath.Dir(files[0].Path)
+	earlier := noFiles
 	if len(s.finals) > 1 {
-		switch earlier := s.earlier(files); {
-		case earlier == sameFiles:
-			return files, s.discard()
-		case earlier == otherFiles:
-			if err := s.removeMain(files[0].Path); err != nil {
-				return nil, err
-			}
+		earlier = s.earlier(files)
+	}
+	if earlier == otherFiles {
+		s.replaced = append(s.replaced, files[0].Path)
+	}
+	for _, path := range s.replaced {
+		if err := s.removeEarlier(path); err != nil {
+			return nil, err
 		}
+	}
+	if earlier == sameFiles {
+		return files, s.discard()
 	}
 	for _, a := range slices.Backward(s.finals) {
 		if err := a.publish(); err != nil {
@@ -409,17 +415,17 @@ func (s *fileSet) earlier(files []File) earlierFiles {
 	return sameFiles
 }
 
-// removeMain removes the main file of an earlier output, if there is one. It syncs the folder, so that the removal
-// reaches the disk before the next rename.
-func (s *fileSet) removeMain(main string) error {
-	err := s.fs.remove(main)
+// removeEarlier removes a file of an earlier output, if there is one. It syncs the folder, so that the removal reaches
+// the disk before the next rename.
+func (s *fileSet) removeEarlier(path string) error {
+	err := s.fs.remove(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return ioError("replace", main, err)
+		return ioError("replace", path, err)
 	}
-	return syncFolder(s.fs, filepath.Dir(main))
+	return syncFolder(s.fs, filepath.Dir(path))
 }
 
 func syncFolder(fsys fileSystem, dir string) error {

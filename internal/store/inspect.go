@@ -57,6 +57,7 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 	if m == nil {
 		return damage
 	}
+	replaced := m.allReplaced()
 	for _, key := range slices.Sorted(maps.Keys(m.last)) {
 		o := m.last[key]
 		state, detail, err := o.inspect(ctx, quick)
@@ -65,6 +66,10 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 			return ctx.Err()
 		case err != nil:
 			state, detail = Unreadable, err.Error()
+		case replaced[key] && (state == Missing || o.Finished.IsZero()):
+			continue
+		case replaced[key]:
+			state, detail = Changed, "belongs to an earlier output, whose other files were replaced"
 		}
 		report(Inspected{relative(dir, key), state, detail, o.Input.Path})
 	}
@@ -90,6 +95,20 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 		return ctx.Err()
 	})
 	return cmp.Or(err, damage)
+}
+
+// allReplaced returns the files for which Manifest.Replaced is true of any output: those that were left without a
+// partner.
+func (m *Manifest) allReplaced() map[string]bool {
+	replaced := map[string]bool{}
+	for _, o := range m.last {
+		for _, path := range o.replaced {
+			if m.last[path].line < o.line {
+				replaced[path] = true
+			}
+		}
+	}
+	return replaced
 }
 
 // readDespiteDamage reads a manifest. If the manifest is damaged, readDespiteDamage returns its readable lines together

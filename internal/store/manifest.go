@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -38,8 +39,9 @@ type Manifest struct {
 // outputEntry is one output file of an entry in the manifest.
 type outputEntry struct {
 	*Entry
-	file File
-	line int // line of the entry, counted from 1
+	file     File
+	line     int      // line of the entry, counted from 1
+	replaced []string // paths of files that earlier entries named together with a file of this entry, and this entry does not
 }
 
 // ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is ignored:
@@ -97,6 +99,30 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 
 // Outputs yields the paths of all output files that the manifest names, in no particular order.
 func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
+
+// Replaced returns the files of earlier outputs that an output at these paths leaves without a partner, such as the
+// array of another pooling whose list of ids is at one of the paths. They are the files that the manifest has named in
+// one entry with one of the paths, without the paths themselves.
+func (m *Manifest) Replaced(paths []string) (list []string) {
+	own, seen := map[string]bool{}, map[*Entry]bool{}
+	for _, path := range paths {
+		own[outputKey(path)] = true
+	}
+	for key := range own {
+		p, ok := m.last[key]
+		if !ok || seen[p.Entry] {
+			continue
+		}
+		seen[p.Entry] = true
+		for _, o := range p.Outputs {
+			list = append(list, outputKey(o.Path))
+		}
+		list = append(list, p.replaced...)
+	}
+	list = slices.DeleteFunc(list, func(path string) bool { return own[path] })
+	slices.Sort(list)
+	return slices.Compact(list)
+}
 
 // Lines returns the number of lines that have been read.
 func (m *Manifest) Lines() int { return m.lines }
@@ -195,8 +221,13 @@ func (m *Manifest) addLines(content []byte) error {
 		if e == nil {
 			continue
 		}
+		var paths []string
 		for _, o := range e.Outputs {
-			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines}
+			paths = append(paths, o.Path)
+		}
+		replaced := m.Replaced(paths)
+		for _, o := range e.Outputs {
+			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines, replaced}
 		}
 	}
 	return nil

@@ -120,6 +120,9 @@ type Spec struct {
 	// IDsOnly makes Parquet leave out the description, counts and truncation of a record.
 	IDsOnly bool
 
+	// Replaces lists files of an earlier output that Commit removes (see Manifest.Replaced).
+	Replaces []string
+
 	stem  string // name of the output without extensions; if empty, Paths makes it from Base and Model
 	table string // text, such as .tokens, that follows the model in file names if the output has several tables
 }
@@ -226,7 +229,7 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &output{spec: s, files: fileSet{fs: fs}, tables: s.tables()}
+	o := &output{spec: s, files: fileSet{fs: fs, replaced: s.Replaces}, tables: s.tables()}
 	for i := range o.tables {
 		t := &o.tables[i]
 		if t.enc, err = l.open(&t.spec, &o.files); err != nil {
