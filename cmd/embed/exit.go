@@ -78,7 +78,7 @@ func withHint(err error) error {
 		{store.ErrLater, "--out takes another folder"},
 		{store.ErrNotFinite, "if --dtype fp16 has overflowed, bf16 and fp32 do not"},
 		{syscall.ENOSPC, "--out takes a folder on another disk"},
-		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file, --force also starts over"},
+		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file; in the folder of --out, --force does the same and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{pool.ErrStalled, "--stall-timeout allows more time"},
