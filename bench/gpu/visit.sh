@@ -65,9 +65,9 @@ table='
 2 first-650m           13  40
 2 ncu                  20  60
 2 records               4  10
-2 peers-dnabert        90 150
-2 peers-650m           95 150
-2 peers-3b             67 120
+2 peers-dnabert        75 150
+2 peers-650m           77 150
+2 peers-3b            100 160
 3 machine               5  10
 3 devices              10  25
 3 forward-8m           15  40
@@ -516,7 +516,7 @@ case $part in
     step records "${command[@]}"
     peer peers-dnabert $dna eager,compile
     peer peers-650m $middle eager,compile
-    peer peers-3b $large eager
+    peer peers-3b $large eager,packed
     ;;
 3)
     forward forward-8m esm2-8m $tokens
