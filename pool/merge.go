@@ -120,7 +120,12 @@ func (m *Merge) find() error {
 	manifests := map[string]*store.Manifest{}
 	for _, dir := range m.Dirs {
 		paths, _ := fs.Glob(os.DirFS(dir), PlanPrefix+"*.json") // fails only for an invalid pattern
-		if len(paths) == 0 && !m.AllowMissing {
+		switch info, err := os.Stat(dir); {
+		case err == nil && !info.IsDir():
+			return fmt.Errorf("%s is not a folder", dir)
+		case errors.Is(err, fs.ErrNotExist) && !m.AllowMissing:
+			return fmt.Errorf("%s does not exist: %w", dir, ErrShardMissing)
+		case len(paths) == 0 && !m.AllowMissing:
 			return fmt.Errorf("%s: no plan of shards (%s*.json): %w", dir, PlanPrefix, ErrShardMissing)
 		}
 		for _, name := range paths {
@@ -134,7 +139,7 @@ func (m *Merge) find() error {
 		}
 	}
 	if len(m.plans) == 0 {
-		return fmt.Errorf("there is no shard in any folder: %w", ErrShardMissing)
+		return errors.New("there is no shard in any folder")
 	}
 	var missing []string
 	for _, name := range slices.Sorted(maps.Keys(m.plans)) {

@@ -18,10 +18,11 @@ const convertUsage = `embed convert writes the embeddings of a file in another f
 Usage:
   embed convert [flags] IN OUT
 
-The extensions name the formats: .parquet, .npy (with its .ids.txt), .npz (an array for each record),
-.safetensors, .h5 or .tsv, and of IN alone .pt, if its format is virnucpro. Into .npy and .tsv each column of IN
-gets a file of its own. Values stay what they are, bit for bit. From a Parquet file into another one all columns
-are kept; otherwise id and embeddings.
+The extensions name the formats: .parquet, .npy (with its .ids.txt) or, for residues and tokens, .npz (an array
+for each record), .safetensors, .h5 or .tsv, and of IN alone .pt, if its format is virnucpro. Into .npy and .tsv
+each column of IN gets a file of its own. Values stay what they are, bit for bit. From a Parquet file into another
+one the columns that describe a record are kept; otherwise id and embeddings. The id of a window becomes
+ID:START-END.
 
 Exit codes: 0 done, 1 not done, 64 a mistake on the command line.
 
@@ -66,13 +67,8 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, log io.W
 	}
 	defer t.Close()
 	stopOnInterrupt(ctx, t)
-	for _, path := range t.ConvertedPaths(s, dir, stem) {
-		if sameFile(path, rest[0]) {
-			return exitUsage, usagef("embed convert: %s would be read and written", path)
-		}
-		if _, err := os.Lstat(path); err == nil && !*force {
-			return exitNothing, fmt.Errorf("%s exists; --force replaces it", path)
-		}
+	if err := checkConverted(t.ConvertedPaths(s, dir, stem), rest[0], rest[1], *force); err != nil {
+		return exitCode(err, 0, 0), err
 	}
 	files, overflows, err := t.Convert(s, dir, stem)
 	switch {
@@ -90,6 +86,23 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, log io.W
 		}
 	}
 	return exitDone, nil
+}
+
+// checkConverted returns an error if embed convert must not write files to the given paths: if they do not have the
+// extension of out, if one of them is the file in, or if one exists and force is not set.
+func checkConverted(paths []string, in, out string, force bool) error {
+	if ext := filepath.Ext(paths[0]); ext != filepath.Ext(out) { // .npy in place of .npz, or the reverse
+		return usagef("embed convert: %s: the extension of arrays of these embeddings is %s", out, ext)
+	}
+	for _, path := range paths {
+		if sameFile(path, in) {
+			return usagef("embed convert: %s would be read and written", path)
+		}
+		if _, err := os.Lstat(path); err == nil && !force {
+			return fmt.Errorf("%s exists; --force replaces it", path)
+		}
+	}
+	return nil
 }
 
 // sameFile reports whether two paths lead to the same file. Equal paths count as the same file, even if no file exists.

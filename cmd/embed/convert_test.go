@@ -81,6 +81,10 @@ func TestConvertToFloat16(t *testing.T) {
 	if !strings.Contains(r.stderr, "2 values") || !strings.Contains(r.stderr, "fp32") {
 		t.Errorf("convert says %q", r.stderr)
 	}
+	if err := os.Rename("big.ids.txt", "other.ids.txt"); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, "convert", "big.npy", "out.h5").wantCode(exitNothing).wantProblem("big.npy: there are no ids", "beside it, big.ids.txt")
 	r = embed(t, "inspect", "big.npy").wantCode(exitSome)
 	if !strings.Contains(r.stdout, "2 infinite values") {
 		t.Errorf("inspect says %q", r.stdout)
@@ -95,7 +99,13 @@ func TestConvertKeepsWindowsApart(t *testing.T) {
 	for _, pool := range []string{"mean", "residues", "tokens"} {
 		args := []string{"--esm-model", tiny, "--windows", "--long", "window", "--max-length", "12", "--overlap", "4", "--pool", pool, "-o", pool}
 		embed(t, append(args, "w.faa")...).wantCode(0)
-		embed(t, "convert", pool+"/w.esm2-tiny.parquet", pool+".npz").wantCode(0)
+		embed(t, "inspect", pool+"/w.esm2-tiny.parquet").wantCode(0)
+		right, wrong := ".npz", ".npy"
+		if pool == "mean" {
+			right, wrong = wrong, right
+		}
+		embed(t, "convert", pool+"/w.esm2-tiny.parquet", pool+wrong).wantCode(exitUsage).wantProblem(pool+wrong, "is "+right)
+		embed(t, "convert", pool+"/w.esm2-tiny.parquet", pool+right).wantCode(0)
 		ids, err := os.ReadFile(pool + ".ids.txt")
 		if want := "w:1-12\nw:9-20\nv:1-5\n"; err != nil || string(ids) != want {
 			t.Errorf("%s: ids %q, %v, want %q", pool, ids, err, want)

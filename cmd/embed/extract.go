@@ -22,7 +22,20 @@ type extractFlags struct {
 func declareExtract(f *pflag.FlagSet, e *extractFlags) {
 	f.StringSliceVar(&e.include, "include", nil, "`WHAT` to store in --format pt, which this flag makes the default: mean, per_tok, bos, separated by spaces or commas")
 	f.IntSliceVar(&e.reprLayers, "repr_layers", nil, "`NUMBERS` as for --layers, separated by spaces or commas")
+	for _, name := range []string{"include", "repr_layers"} {
+		list := f.Lookup(name)
+		list.Value = spacedList{list.Value}
+	}
 	f.IntVar(&e.truncation, "truncation_seq_length", 0, "`N` as for --max-length")
+}
+
+// spacedList is the value of a flag with a list. Its function Set accepts spaces in place of the commas between the
+// elements.
+type spacedList struct{ pflag.Value }
+
+// Set sets the flag to a list whose elements are separated by spaces or commas.
+func (l spacedList) Set(list string) error {
+	return l.Value.Set(strings.Join(strings.Fields(strings.ReplaceAll(list, ",", " ")), ","))
 }
 
 // extractPoolings maps the values of --include, a flag of fair-esm's extract.py, to poolings.

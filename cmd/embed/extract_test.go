@@ -52,6 +52,10 @@ func TestExtractFlags(t *testing.T) {
 	if r := embed(t, args...).wantCode(0); !strings.Contains(r.stdout, "complete already") {
 		t.Errorf("the second run prints %q", r.stdout)
 	}
+	lists := []string{"EMBED_INCLUDE=mean per_tok", "EMBED_REPR_LAYERS=0 -1"} // lists with spaces in one text
+	if r := embedWith(t, lists, "--esm-model", tiny, "-o", "out", "p.faa", "--max-length", "5").wantCode(0); !strings.Contains(r.stdout, "complete already") {
+		t.Errorf("the run with variables prints %q", r.stdout)
+	}
 	if err := os.Remove("out/p.esm2-tiny.pt/b%2Fc.pt"); err != nil {
 		t.Fatal(err)
 	}

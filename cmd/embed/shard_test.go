@@ -45,6 +45,9 @@ func TestShardsOfBothModels(t *testing.T) {
 		if i == 1 {
 			r := embed(t, "merge", "-o", "two", "a", "b").wantCode(exitNothing)
 			r.wantProblem("shards are missing", "3-of-3", "--allow-missing")
+			embed(t, "merge", "-o", "two", "a", "c").wantCode(exitNothing).wantProblem("c does not exist", "--allow-missing")
+			embed(t, "merge", "-o", "two", "in/q.faa").wantCode(exitNothing).wantProblem("in/q.faa is not a folder")
+			embed(t, "merge", "-o", "two", "--allow-missing", "one").wantCode(exitNothing).wantProblem("no shard in any folder")
 		}
 	}
 	embed(t, append(args, "--shard", "2/3", "-o", "b", "in")...).wantCode(0)

@@ -77,7 +77,7 @@ func printSurvey(w io.Writer, path string, t *store.Table, s store.Survey) error
 			n           int64
 			text, first string
 		}{
-			{c.NaN, "NaN values", c.NotFinite}, {c.Infinite, "infinite values", c.NotFinite}, {c.Zero, "rows of zeros", c.FirstZero},
+			{c.NaN, "NaN values", c.FirstNaN}, {c.Infinite, "infinite values", c.FirstInf}, {c.Zero, "rows of zeros", c.FirstZero},
 			{c.Constant, "constant rows", c.FirstSame}, {c.Repeated, "rows equal to an earlier one", ""},
 		} {
 			if f.n == 0 {

@@ -101,6 +101,7 @@ func (e *expansion) expand(arg string) error {
 	if err != nil {
 		return fmt.Errorf("%w: glob %q: %w", ErrNoInput, arg, err)
 	}
+	matches = slices.DeleteFunc(matches, func(match string) bool { return hidesFrom(arg, match) })
 	if len(matches) == 0 {
 		return fmt.Errorf("%w: nothing matches the glob %q", ErrNoInput, arg)
 	}
@@ -110,6 +111,18 @@ func (e *expansion) expand(arg string) error {
 		}
 	}
 	return nil
+}
+
+// hidesFrom reports whether a match of a glob is hidden, or in a hidden folder, although the glob does not name the dot.
+// In a shell, too, * does not stand for a dot at the beginning of a name.
+func hidesFrom(glob, match string) bool {
+	names, patterns := strings.Split(filepath.ToSlash(filepath.Clean(match)), "/"), strings.Split(filepath.ToSlash(filepath.Clean(glob)), "/")
+	for i := range min(len(names), len(patterns)) {
+		if strings.HasPrefix(names[i], ".") && !strings.HasPrefix(patterns[i], ".") {
+			return true
+		}
+	}
+	return false
 }
 
 // spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It does not change a path with

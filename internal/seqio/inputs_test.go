@@ -81,6 +81,8 @@ func TestExpand(t *testing.T) {
 		{"only compressed", in("d/e.gz"), []string{"d/e.gz>/e"}},
 		{"glob", in("d/x/*/*"), []string{"d/x/y/c.fq.bz2>/c", "d/x/y/k.faa.xz>/k"}},
 		{"glob of a folder", in("d/?"), []string{"d/x/b.fna.zst>/b", "d/x/y/c.fq.bz2>y/c", "d/x/y/k.faa.xz>y/k"}},
+		{"glob beside hidden files", in("d/*.fa"), []string{"d/b.fa>/b", "d/folder.fa/f.frn>/f"}},
+		{"glob of hidden files", in("d/.h*.fa"), []string{"d/.hidden.fa>/.hidden"}},
 		{"file whose name is a glob", in("r[1].fas"), []string{"r[1].fas>/r[1]"}},
 		{"hidden file by name", in("d/.hidden.fa"), []string{"d/.hidden.fa>/.hidden"}},
 	}

@@ -14,7 +14,8 @@ import (
 // in float16.
 func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64, err error) {
 	if !t.IDs {
-		return nil, 0, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
+		return nil, 0, fmt.Errorf("%s: there are no ids: an array needs its list beside it, %s%s", t.Path,
+			strings.TrimSuffix(filepath.Base(t.Path), filepath.Ext(t.Path)), idsSuffix)
 	}
 	s.Dir, s.stem, s.Base, s.Model = dir, stem, stem, "converted"
 	s.Kind, s.Dim, s.Columns, s.Meta, s.IDsOnly = Nucleotide, t.Dim, t.Columns, t.Meta, !t.Full

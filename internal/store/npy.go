@@ -191,4 +191,4 @@ func (e *npzEncoder) finish() error {
 
 // errDuplicateName is the cause of the error for a record whose array, or file in the format Pt, would have the same
 // name as that of an earlier record.
-var errDuplicateName = fmt.Errorf("%w: an earlier record has the same id, and npy, pt and safetensors name each record's array after its id", ErrFormat)
+var errDuplicateName = fmt.Errorf("%w: an array of an earlier record has the same name, and npy, pt and safetensors name the arrays of a record after its id", ErrFormat)

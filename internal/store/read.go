@@ -20,6 +20,7 @@ import (
 // Table is an output file that is open for reading. Fields of a Row that the format of the file does not store are
 // zero. Only Row.Tokens may be the number of rows in Row.Embeddings instead.
 type Table struct {
+	Path    string
 	Format  Format
 	DType   DType // type of the values in the file
 	Dim     int
@@ -74,6 +75,7 @@ func OpenTable(path string) (*Table, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s %w: %w", path, ErrNoTable, err)
 	}
+	t.Path = path
 	read := t.Read
 	t.Read = func(yield func(*Row) error) error {
 		var stopped error

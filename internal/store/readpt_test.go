@@ -77,7 +77,7 @@ func TestSurveyOfVirNucPro(t *testing.T) {
 	defer table.Close()
 	got, err := table.Survey()
 	want := Survey{Records: 5, RepeatedIDs: 1, Counted: 5, Columns: []ColumnSurvey{{Rows: 5, NaN: 1, Infinite: 1, Zero: 1, Constant: 1, Repeated: 1,
-		NotFinite: "b", FirstZero: "a", FirstSame: "data"}}}
+		FirstNaN: "b", FirstInf: "b", FirstZero: "a", FirstSame: "data"}}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}

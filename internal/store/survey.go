@@ -24,7 +24,8 @@ type ColumnSurvey struct {
 	Zero      int64  // number of rows of zeros
 	Constant  int64  // number of rows of two or more equal finite values other than zero
 	Repeated  int64  // number of rows that are equal, bit for bit, to an earlier one
-	NotFinite string // id of the first record with a NaN or an infinite value
+	FirstNaN  string // id of the first record with a NaN
+	FirstInf  string // id of the first record with an infinite value
 	FirstZero string // id of the first record with a row of zeros
 	FirstSame string // id of the first record with a constant row
 }
@@ -68,12 +69,16 @@ func (t *Table) Survey() (Survey, error) {
 	var buffer []byte
 	err := t.Read(func(r *Row) error {
 		s.Records++
+		id := r.ID
+		if r.Start > 0 { // a window: the windows of a record have the same id
+			id = r.Region()
+		}
 		if t.IDs {
-			ids.add([]byte(r.ID))
+			ids.add([]byte(id))
 		}
 		for c, values := range r.Embeddings {
 			for row := range slices.Chunk(values, t.Dim) {
-				s.Columns[c].add(r.ID, row)
+				s.Columns[c].add(id, row)
 				buffer = appendFloats(buffer[:0], FP32, row)
 				rows[c].add(buffer)
 			}
@@ -90,26 +95,27 @@ func (t *Table) Survey() (Survey, error) {
 // add counts a row of the record with the given id.
 func (c *ColumnSurvey) add(id string, row []float32) {
 	c.Rows++
-	same, finite := true, true
-	for _, v := range row {
-		switch {
-		case v != v:
-			c.NaN++
-			finite = false
-		case math.IsInf(float64(v), 0):
-			c.Infinite++
-			finite = false
-		}
-		same = same && v == row[0]
-	}
 	first := func(kept *string) {
 		if *kept == "" {
 			*kept = id
 		}
 	}
+	same, finite := true, true
+	for _, v := range row {
+		switch {
+		case v != v:
+			c.NaN++
+			first(&c.FirstNaN)
+			finite = false
+		case math.IsInf(float64(v), 0):
+			c.Infinite++
+			first(&c.FirstInf)
+			finite = false
+		}
+		same = same && v == row[0]
+	}
 	switch {
 	case !finite:
-		first(&c.NotFinite)
 	case same && row[0] == 0:
 		c.Zero++
 		first(&c.FirstZero)

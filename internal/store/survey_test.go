@@ -9,8 +9,9 @@ import (
 func TestSurvey(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
 	rows := []Row{
-		{ID: "a", Embeddings: [][]float32{{1, 2, 3, 4}}}, // two rows of two values, as of two tokens
-		{ID: "b", Embeddings: [][]float32{{nan, nan, inf, 1}}},
+		{ID: "a", Embeddings: [][]float32{{1, 2, 3, 4}}},                       // two rows of two values, as of two tokens
+		{ID: "w", Start: 1, End: 4, Embeddings: [][]float32{{nan, nan, 7, 8}}}, // the windows of a record have the same id
+		{ID: "w", Start: 4, End: 9, Embeddings: [][]float32{{inf, 1}}},
 		{ID: "c", Embeddings: [][]float32{{0, float32(math.Copysign(0, -1)), 5, 5}}},
 		{ID: "a", Embeddings: [][]float32{{5, 5, 1, 2}}},
 	}
@@ -23,8 +24,8 @@ func TestSurvey(t *testing.T) {
 		return nil
 	}}
 	got, err := table.Survey()
-	want := Survey{Records: 4, RepeatedIDs: 1, Counted: 4, Columns: []ColumnSurvey{{Rows: 8, NaN: 2, Infinite: 1, Zero: 1, Constant: 2,
-		Repeated: 2, NotFinite: "b", FirstZero: "c", FirstSame: "c"}}}
+	want := Survey{Records: 5, RepeatedIDs: 1, Counted: 5, Columns: []ColumnSurvey{{Rows: 9, NaN: 2, Infinite: 1, Zero: 1, Constant: 2,
+		Repeated: 2, FirstNaN: "w:1-4", FirstInf: "w:4-9", FirstZero: "c", FirstSame: "c"}}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
