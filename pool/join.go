@@ -110,7 +110,7 @@ func (k *cursor) advance() (err error) {
 	if err == io.EOF {
 		k.row, err = nil, nil
 		if k.SHA256() != k.piece.file.SHA256 {
-			err = fmt.Errorf("%s is not what the manifest describes: %w; run shard %d again", k.piece.file.Path, ErrShardMissing, k.piece.Shard)
+			err = fmt.Errorf("%s is not what the manifest describes: run shard %d again", k.piece.file.Path, k.piece.Shard)
 		}
 	}
 	return err

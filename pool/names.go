@@ -10,8 +10,8 @@ import (
 
 // keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
 // the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
-// compute the output again. keepNames looks for an earlier name only if neither the manifest nor the folder has an
-// output under the name that this run has chosen.
+// compute the output again. keepNames does not look for an earlier name if the output under the name that this run has
+// chosen was made from the file, or is not in the manifest.
 func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	made := map[string]bool{} // file names of all outputs in the manifest, whatever their folder
 	for path := range m.Outputs() {
@@ -23,7 +23,8 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	}
 	j.Files = slices.Clone(j.Files)
 	for i, f := range j.Files {
-		if _, _, ok := m.Find(j.Output.Main(f)); ok || f.once() || len(j.Output.existing(f)) > 0 {
+		entry, _, known := m.Find(j.Output.Main(f))
+		if f.once() || known && madeFrom(ctx, f, entry) || !known && len(j.Output.existing(f)) > 0 {
 			continue
 		}
 		for _, f.Name = range f.Names() {

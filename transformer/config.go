@@ -82,6 +82,10 @@ func (f *Family) ParseConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
+// defaultEps is the epsilon of every LayerNorm if config.json gives none. It is the default of EsmConfig and BertConfig
+// in the library transformers.
+const defaultEps = 1e-12
+
 func (f *Family) decodeConfig(data []byte) (Config, error) {
 	var file struct {
 		ModelType    string   `json:"model_type"`
@@ -92,6 +96,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 		Vocabulary   int      `json:"vocab_size"`
 		Eps          *float32 `json:"layer_norm_eps"`
 		Activation   string   `json:"hidden_act"`
+		Decoder      bool     `json:"is_decoder"`
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
 		return Config{}, err
@@ -103,9 +108,11 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	case file.Activation != "" && file.Activation != f.activation:
 		return Config{}, fmt.Errorf("hidden_act is %q, and %s computes %q only: %w",
 			file.Activation, f.Name, f.activation, ErrUnsupported)
+	case file.Decoder:
+		return Config{}, fmt.Errorf("is_decoder is true, and %s computes attention in both directions only: %w", f.Name, ErrUnsupported)
 	}
 	c := Config{Family: f, Layers: file.Layers, Hidden: file.Hidden, Heads: file.Heads, Intermediate: file.Intermediate,
-		Vocabulary: file.Vocabulary, Eps: f.eps}
+		Vocabulary: file.Vocabulary, Eps: defaultEps}
 	if file.Eps != nil {
 		c.Eps = *file.Eps
 	}

@@ -56,7 +56,6 @@ var DNABERT = &Family{
 			`"position_embedding_type":"","emb_layer_norm_before":false,"is_folding_model":false,`+
 			`"token_dropout":false,"mask_token_id":null}`, layers, hidden, heads, 4*hidden)
 	},
-	eps:        1e-12,
 	activation: "gelu",
 	own:        dnabertOwn,
 	tensors:    dnabertTensors,

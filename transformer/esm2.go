@@ -55,7 +55,6 @@ var ESM2 = &Family{
 			`"position_embedding_type":"rotary","emb_layer_norm_before":false,"is_folding_model":false,`+
 			`"token_dropout":true,"mask_token_id":32}`, layers, hidden, heads, 4*hidden)
 	},
-	eps:        1e-5,
 	activation: "gelu",
 	own:        esm2Own,
 	deduce:     fairESMArguments,

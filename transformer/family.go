@@ -51,15 +51,13 @@ type Family struct {
 	rename                   func(name string) string
 	besideFiles              []string // ends of the names of files that look like checkpoints but are none
 
-	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
-	// the epsilon of the LayerNorms if config.json does not give it. activation is the only hidden_act that the family
-	// supports; a config.json may omit it. own, unless it is nil, parses the values of config.json that only this
-	// family has. It returns them for Config.Own, or an error for a model that the family does not support. deduce,
-	// unless it is nil, completes the Config of a checkpoint without config.json from the values that a PyTorch file
-	// stores beside the tensors. another, unless it is nil, returns an error if such a checkpoint is of a similar model
-	// that the family does not compute.
+	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. activation
+	// is the only hidden_act that the family supports; a config.json may omit it. own, unless it is nil, parses the
+	// values of config.json that only this family has. It returns them for Config.Own, or an error for a model that the
+	// family does not support. deduce, unless it is nil, completes the Config of a checkpoint without config.json from
+	// the values that a PyTorch file stores beside the tensors. another, unless it is nil, returns an error if such a
+	// checkpoint is of a similar model that the family does not compute.
 	configJSON func(layers, hidden, heads int) string
-	eps        float32
 	activation string
 	own        func(configJSON []byte) (any, error)
 	deduce     func(values map[any]any, config *Config)

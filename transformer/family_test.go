@@ -313,6 +313,17 @@ func TestDNABERTTokenizer(t *testing.T) {
 	if tok, err := c.Tokenizer(path); err != nil || tok.VocabSize() != 4096 {
 		t.Errorf("a tokenizer.json that is named: %v", err)
 	}
+	sequence, sep := `{"Sequence":{"id":"A","type_id":0}}`, `{"SpecialToken":{"id":"[SEP]","type_id":0}}`
+	for _, order := range []string{sep + "," + sequence, sequence, sep + "," + sequence + "," + sep} {
+		text := strings.Replace(string(tokenizer.SyntheticDNAFile()), sequence+","+sep, order, 1)
+		special := filepath.Join(t.TempDir(), "special.json")
+		if err := os.WriteFile(special, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Tokenizer(special); !errors.Is(err, transformer.ErrUnsupported) || !strings.Contains(err.Error(), "special token") {
+			t.Errorf("a tokenizer.json that puts %s after [CLS]: %v", order, err)
+		}
+	}
 	if err := os.Rename(path, filepath.Join(folder, "tokenizer.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +341,7 @@ func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Config.Family != transformer.Toy || c.Config.Eps != 1e-6 || c.Label != "toy-s" || !c.Synthetic {
+	if c.Config.Family != transformer.Toy || c.Config.Eps != 1e-12 || c.Label != "toy-s" || !c.Synthetic {
 		t.Errorf("%+v", c)
 	}
 	return list, c

@@ -24,6 +24,7 @@ const (
 	esm2      = "transformer/esm2.go"
 	dnabert   = "transformer/dnabert.go"
 	encoder   = "transformer/encoder.go"
+	config    = "transformer/config.go"
 	modelLoad = "transformer/transformer.go"
 )
 
@@ -56,7 +57,7 @@ var mutations = []mutation{
 		"block := fmt.Sprintf(\"encoder.layer.%d.\", i*0)\n\t\tself :="},
 	{"ESM-2: eps 1e-3", esm2, "loadESM2(c Config, l *loader) network {\n", "loadESM2(c Config, l *loader) network {\n\tc.Eps = 1e-3\n"},
 	{"ESM-2: eps 1e-3 in the published shapes", esm2, `"layer_norm_eps":0.00001`, `"layer_norm_eps":0.001`},
-	{"ESM-2: eps 1e-3 for a config.json without it", esm2, "eps:        1e-5,", "eps:        1e-3,"},
+	{"eps 1e-3 for a config.json without it", config, "defaultEps = 1e-12", "defaultEps = 1e-3"},
 	{"ESM-2: special tokens in the mean", encoder, "case f.MeanOfSpecial:", "case true:"},
 	{"ESM-2: <eos> in the mean", encoder, "Trim: f.After}", "Trim: 0}"},
 
@@ -85,7 +86,6 @@ var mutations = []mutation{
 	{"DNABERT-S: eps 1e-3", dnabert, "loadDNABERT(c Config, l *loader) network {\n",
 		"loadDNABERT(c Config, l *loader) network {\n\tc.Eps = 1e-3\n"},
 	{"DNABERT-S: eps 1e-3 in the published shapes", dnabert, `"layer_norm_eps":1e-12`, `"layer_norm_eps":1e-3`},
-	{"DNABERT-S: eps 1e-3 for a config.json without it", dnabert, "eps:        1e-12,", "eps:        1e-3,"},
 	{"DNABERT-S: special tokens left out of the mean", dnabert, "MeanOfSpecial: true,", "MeanOfSpecial: false,"},
 
 	{"no biases", modelLoad,

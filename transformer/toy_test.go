@@ -40,7 +40,6 @@ var Toy = &Family{
 		return fmt.Sprintf(`{"model_type":"toy","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
 			`"intermediate_size":%d,"vocab_size":7}`, layers, hidden, heads, 2*hidden)
 	},
-	eps:        1e-6,
 	activation: "gelu",
 
 	tensors: func(c Config) []weights.Spec {

@@ -2,6 +2,7 @@ package transformer
 
 import (
 	"fmt"
+	"slices"
 
 	"seqembed/tokenizer"
 	"seqembed/weights"
@@ -28,9 +29,8 @@ func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 	if err := f.checkSize(t, c.Config.Vocabulary); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Source, err)
 	}
-	if n, _ := t.Append(nil, nil); len(n) != f.Before+f.After {
-		return nil, fmt.Errorf("%s puts %d special tokens around a sequence, and %s has %d: %w",
-			file, len(n), f.Name, f.Before+f.After, ErrUnsupported)
+	if err := f.checkSpecial(t); err != nil {
+		return nil, fmt.Errorf("%s %w", file, err)
 	}
 	for _, name := range tokenizer.VocabularyFiles {
 		path := c.Beside(name)
@@ -60,6 +60,20 @@ func (f *Family) readTokenizer(file string) (t tokenizer.Tokenizer, err error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return t, nil
+}
+
+// checkSpecial checks that a tokenizer puts f.Before special tokens before a sequence, and f.After after it.
+func (f *Family) checkSpecial(t tokenizer.Tokenizer) error {
+	special, _ := t.Append(nil, nil)
+	ids, _ := t.Append(nil, []byte("A"))
+	if len(special) != f.Before+f.After {
+		return fmt.Errorf("puts %d special tokens around a sequence, and %s has %d: %w", len(special), f.Name, f.Before+f.After, ErrUnsupported)
+	}
+	before, after := ids[:f.Before], ids[len(ids)-f.After:]
+	if !slices.Equal(before, special[:f.Before]) || !slices.Equal(after, special[f.Before:]) {
+		return fmt.Errorf("does not put %d special token before a sequence and %d after it, as %s has them: %w", f.Before, f.After, f.Name, ErrUnsupported)
+	}
+	return nil
 }
 
 // checkSize checks that a table of embeddings has one row for each entry of the tokenizer. The number of rows may also

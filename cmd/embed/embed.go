@@ -68,7 +68,11 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	c.progress.close()
 	err = withHint(err)
 	code := exitCode(err, c.done(), len(c.total.Failed))
-	writePage(c, code, err)
+	if pageErr := writePage(c, code, err); pageErr != nil {
+		err = errors.Join(err, pageErr)
+		code = exitCode(err, c.done(), len(c.total.Failed))
+	}
+	saveReport(c, newReport(c, code, err)) // before the summary, whose reader may have ended: the write then ends the run
 	c.printSummary()
 	c.close(code, err)
 	return code
@@ -99,6 +103,7 @@ type command struct {
 	stderr   io.Writer
 	log      *slog.Logger
 	closing  sync.Once
+	saving   sync.Once // of report.json
 	progress *progress
 	machine
 	products  kernels.DType // type of the operands of matrix products, from --dtype
@@ -498,7 +503,7 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 		for _, arg := range part.args {
 			expanded, leftOut, err := seqio.Expand(arg, part.alphabet)
 			for _, l := range leftOut {
-				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
+				c.log.Warn("files without an extension of FASTA or FASTQ, pipes and devices are left out", "folder", l.Folder, "left_out", l.String())
 			}
 			if errors.Is(err, seqio.ErrNoInput) {
 				if hint := didYouMean(arg, "embed ", subcommandNames()); hint != "" && part.alphabet == seqio.Unknown && len(inputs)+len(failed) == 0 {

@@ -370,7 +370,7 @@ func TestAddressSpace(t *testing.T) {
 	}
 	run().wantCode(exitSome).wantProblem(`long.faa:3: record "titin": `, "left of the address space (ulimit -v)", "--long window", "--max-length", "--on-bad-record skip")
 	wantFiles(t, "out", "failed_files.txt", "manifest.jsonl", "p.esm2-tiny.parquet")
-	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.HasPrefix(string(list), `long.faa|memory|long.faa:3: record "titin": `) {
+	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.Contains(string(list), `/long.faa|memory|long.faa:3: record "titin": `) {
 		t.Errorf("the list of failed files: %q, %v", list, err)
 	}
 	if r := run("--force", "--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "long.faa: skipped 1: out of memory") {
@@ -395,7 +395,7 @@ func TestHugeRecord(t *testing.T) {
 		return embedOn(t, []string{spaceVariable + "=700000000"}, append(args, "--esm-model", tiny, "--threads", "1", "-o", "out", "huge.faa.gz")...)
 	}
 	run().wantCode(exitNothing).wantProblem(`huge.faa.gz:3: record "huge": more than `, " letters, which is the limit for the address space (ulimit -v)", "--on-bad-record skip")
-	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.HasPrefix(string(list), `huge.faa.gz|record|huge.faa.gz:3: `) {
+	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.Contains(string(list), `/huge.faa.gz|record|huge.faa.gz:3: `) {
 		t.Errorf("the list of failed files: %q, %v", list, err)
 	}
 	if r := run("--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "huge.faa.gz: skipped 1: too long") {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -60,6 +61,12 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
+// isStdout reports whether err is about standard output, which no flag moves to another disk.
+func isStdout(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Path == os.Stdout.Name()
+}
+
 // withHint appends advice to an error, such as a flag that helps, if there is any. The packages that return the errors
 // do not know the flags.
 func withHint(err error) error {
@@ -76,13 +83,12 @@ func withHint(err error) error {
 		{store.ErrFormat, "--format selects another format"},
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
 		{store.ErrLater, "--out takes another folder"},
-		{store.ErrNotFinite, "if --dtype fp16 has overflowed, bf16 and fp32 do not"},
+		{store.ErrNotFinite, "damaged weights may be the cause, or an overflow with --dtype fp16, where bf16 helps"},
 		{syscall.ENOSPC, "--out takes a folder on another disk"},
 		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file; in the folder of --out, --force does the same and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{pool.ErrStalled, "--stall-timeout allows more time"},
-		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrInputName, "--out takes an output folder for each of two commands"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
 		{seqio.ErrGuessed, "--dna or --protein says which alphabet it is"},
@@ -91,16 +97,18 @@ func withHint(err error) error {
 		{seqio.ErrLongRecord, "--on-bad-record skip leaves it out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
-		if errors.Is(err, h.err) {
+		if errors.Is(err, h.err) && !(h.err == syscall.ENOSPC && isStdout(err)) {
 			hints = append(hints, h.hint)
 		}
 	}
 	var device *pool.DeviceError
 	switch {
+	case errors.Is(err, kernels.ErrUnsupported) && !strings.HasPrefix(err.Error(), "cpu "):
+		hints = append(hints, "--gpus none computes it on the CPU")
 	case errors.Is(err, kernels.ErrOutOfMemory) && !errors.Is(err, pool.ErrMemory):
 		hints = append(hints, "--dtype bf16, where it is not the default, halves the memory of the weights")
 	case errors.As(err, &device) && !errors.Is(err, pool.ErrMemory) && !strings.HasPrefix(device.Device, "cpu "):
-		hints = append(hints, "--gpus with other indices leaves it out, --gpus none computes on the CPU")
+		hints = append(hints, "--gpus with other indices leaves it out, --gpus none with another --out computes on the CPU")
 	}
 	if len(hints) == 0 {
 		return err

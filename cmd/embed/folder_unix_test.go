@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"seqembed/internal/store"
+	"seqembed/pool"
 )
 
 // started is a run that waits for more standard input, and meanwhile reserves the output folder for its settings. The
@@ -228,4 +232,64 @@ func TestFolderWithABadEntry(t *testing.T) {
 	if _, err := os.Stat("out/p.esm2-tiny.npy"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLinkedManifest checks a manifest and a list of failed files that are symbolic links, one of them to a file that
+// does not exist yet. The run must write to the files to which the links lead.
+func TestLinkedManifest(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	write(t, "b.faa", proteinFile)
+	write(t, "bad.faa", ">x\nMK1V\n")
+	embed(t, npyArgs("a.faa")...).wantCode(exitDone)
+	for _, name := range []string{store.ManifestName, pool.FailedFiles} {
+		if err := os.Rename("out/"+name, "there-"+name); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("../there-"+name, "out/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	embed(t, npyArgs("a.faa", "b.faa", "bad.faa")...).wantCode(exitSome)
+	if n := strings.Count(read(t, "there-"+store.ManifestName), "b.esm2-tiny.npy"); n == 0 {
+		t.Error("the manifest does not have the second output")
+	}
+	if list := read(t, "out/"+pool.FailedFiles); !strings.Contains(list, "bad.faa|record|") {
+		t.Errorf("the list of failed files is %q", list)
+	}
+}
+
+// TestOnePipeTwice checks that a pipe to which two paths lead is refused, because each input would get a part of it.
+func TestOnePipeTwice(t *testing.T) {
+	workspace(t)
+	if err := errors.Join(syscall.Mkfifo("pipe", 0o600), os.Symlink("pipe", "link")); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, npyArgs("pipe", "link")...).wantCode(exitNothing).wantProblem("link is the pipe")
+	write(t, "in/a.faa", proteinFile)
+	if err := syscall.Mkfifo("in/b.faa", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := embed(t, npyArgs("in")...).wantCode(exitDone); !strings.Contains(r.stderr, "pipes and devices 1") {
+		t.Errorf("the log does not name the pipe:\n%s", r.stderr)
+	}
+}
+
+// TestReaderOfTheSummaryEnds checks that a run whose standard output has no reader any more still writes report.json.
+func TestReaderOfTheSummaryEnds(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd := child(t, nil, npyArgs("a.faa")...)
+	cmd.Stdout = w
+	if err := cmd.Run(); err == nil {
+		t.Error("the write to a pipe without a reader has not ended the program")
+	}
+	w.Close()
+	read(t, "out/"+store.ReportName)
+	embed(t, "inspect", "out").wantCode(exitDone)
 }

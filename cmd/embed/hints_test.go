@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
@@ -33,6 +35,7 @@ func TestHints(t *testing.T) {
 		{&pool.DeviceError{Device: "cuda:0", Err: errors.New("unspecified launch failure")}, "--gpus none"},
 		{&pool.DeviceError{Device: "cpu (2 threads)", Err: errors.New("a checkpoint on a disk that failed")}, ""},
 		{kernels.ErrUnsupported, "--gpus none"},
+		{&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, ""},
 		{&pool.DeviceError{Device: "cuda:0", Err: pool.ErrStalled}, "--stall-timeout"},
 		{store.ErrFormat, "--format"},
 		{store.ErrInUse, "--out"},

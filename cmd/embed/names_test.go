@@ -94,6 +94,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	run("x/p.faa")
 	complete(run("x/p.faa", "y/p.faa"), 1)
 	wantFiles(t, "out", append(outputs, "p.esm2-tiny.parquet", "y/p.esm2-tiny.parquet")...)
+	complete(run("y/p.faa"), 1) // although p.esm2-tiny.parquet, of another input, has the name that this run would choose
+	complete(run("x/p.faa"), 1)
 	embed(t, "--esm-model", tiny, "-o", "alone", "x/p.faa").wantCode(0)
 	r := embed(t, "--esm-model", tiny, "-o", "alone", "y/p.faa").wantCode(exitNothing)
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")

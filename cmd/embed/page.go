@@ -77,23 +77,22 @@ func (s *settings) checkPageIsNoInput(inputs []seqio.Input) error {
 }
 
 // writePage writes the page of --report. It writes no page after a mistake on the command line or if the output folder
-// has disappeared. A run that has computed nothing does not replace an earlier page. If the page cannot be written, the
-// log says so, and the exit code does not change.
-func writePage(c *command, code int, err error) {
+// has disappeared. A run that has computed nothing does not replace an earlier page.
+func writePage(c *command, code int, err error) error {
 	if c.page == "" || code == exitUsage || errors.Is(err, pool.ErrFolderGone) {
-		return
+		return nil
 	}
 	r := newReport(c, code, err)
 	if _, statErr := os.Stat(c.page); statErr == nil && r.ComputedTokens() == 0 {
 		c.log.Info("nothing was computed: the page of an earlier run stays", "page", c.page)
-		return
+		return nil
 	}
 	p := newPage(c, r)
 	if _, err := store.WriteFiles([]string{c.page}, nil, func(files []io.Writer) error { return p.Write(files[0]) }); err != nil {
-		c.log.Error("the page of the run cannot be written", "error", oneLine(err))
-		return
+		return fmt.Errorf("the page of the run: %w", err)
 	}
 	c.log.Info("the page of the run is written", "page", c.page)
+	return nil
 }
 
 // newPage returns the content of the page of --report.

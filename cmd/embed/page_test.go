@@ -28,6 +28,15 @@ func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	return page
 }
 
+// TestPageThatCannotBeWritten checks that a page which cannot be written is an error of the run.
+func TestPageThatCannotBeWritten(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	name := strings.Repeat("n", 300) + ".html" // longer than file systems allow
+	embed(t, npyArgs("--report", name, "a.faa")...).wantCode(exitSome).wantProblem("the page of the run", name)
+	embed(t, "inspect", "out").wantCode(exitDone)
+}
+
 // TestPage checks the page of --report for a run of both models. The run has a failed file, truncated records, and
 // names that contain HTML. A rerun that computes nothing must leave the page as it is. A rerun with one more file must
 // replace the page by one about that file.

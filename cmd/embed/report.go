@@ -21,6 +21,7 @@ type report struct {
 	Error      string    `json:"error,omitempty"` // error of the run as a whole
 	totals
 	monitor.Snapshot
+	folderGone bool // whether the output folder has disappeared
 }
 
 // totals are numbers of files, and numbers of records and tokens in the finished files.
@@ -54,10 +55,9 @@ func (t *tally) total() totals {
 	return t.n
 }
 
-// close prints or logs the error of the run if there is one. In a JSON log it adds the event "run ended". It writes
-// report.json if the run has computed anything, unless the output folder has disappeared. code and err are the exit
-// code and the error of the whole run. If an interrupted run does not end in time, close is called while the run goes
-// on. A second call has no effect.
+// close prints or logs the error of the run if there is one. In a JSON log it adds the event "run ended". It calls
+// saveReport. code and err are the exit code and the error of the whole run. If an interrupted run does not end in
+// time, close is called while the run goes on. A second call has no effect.
 func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
 
 // newReport returns the report of a run that ends now.
@@ -65,7 +65,7 @@ func newReport(c *command, code int, err error) report {
 	now, state := time.Now().UTC(), c.progress.Snapshot()
 	began := now.Add(-time.Duration(float64(state.Elapsed) * float64(time.Second)))
 	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code, totals: c.progress.tally.total(), Snapshot: state}
-	if errors.Is(err, pool.ErrFolderGone) {
+	if r.folderGone = errors.Is(err, pool.ErrFolderGone); r.folderGone {
 		r.totals = totals{} // the counted outputs are gone with the folder
 	}
 	if err != nil {
@@ -86,7 +86,16 @@ func conclude(c *command, code int, err error) {
 	if c.logFormat == "json" {
 		c.log.Info("run ended", "report", r)
 	}
-	if r.ComputedTokens() > 0 && !errors.Is(err, pool.ErrFolderGone) {
+	saveReport(c, r)
+}
+
+// saveReport writes report.json if the run has computed anything, unless the output folder has disappeared. A second
+// call has no effect.
+func saveReport(c *command, r report) {
+	c.saving.Do(func() {
+		if r.ComputedTokens() == 0 || r.folderGone {
+			return
+		}
 		content, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
 			err = store.WriteReport(c.out, append(content, '\n'))
@@ -94,5 +103,5 @@ func conclude(c *command, code int, err error) {
 		if err != nil {
 			c.log.Warn("the report of the run cannot be written", "error", oneLine(err))
 		}
-	}
+	})
 }

@@ -28,8 +28,10 @@ var (
 
 // LeftOut counts, by extension, the files in and below a folder that are not inputs. Hidden files are not counted.
 type LeftOut struct {
-	Folder     string
-	Extensions map[string]int // in lower case; ".txt.gz" for a compressed file, "" for a file without extension
+	Folder string
+	// Extensions are in lower case, such as ".txt.gz". "" stands for a file without extension, and "pipes and devices" for
+	// what has the extension of an input but is no file.
+	Extensions map[string]int
 }
 
 // String returns a text such as "3 files: .txt 2, .zip 1", with the most frequent extensions first.
@@ -68,15 +70,28 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an error that wraps ErrGivenTwice if two inputs have the same path.
+// CheckPaths returns an error that wraps ErrGivenTwice if two inputs have the same path, or are the same pipe, of which
+// each would get a part.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
+	var pipes []fs.FileInfo
 	for _, in := range inputs {
 		clean := filepath.Clean(in.Path)
 		if given[clean] {
 			return fmt.Errorf("%w: %s: name it, or the folder or glob that leads to it, once", ErrGivenTwice, in.Path)
 		}
 		given[clean] = true
+		info, err := os.Stat(in.Path)
+		if in.Path == "-" {
+			info, err = os.Stdin.Stat()
+		}
+		if err != nil || info.Mode().IsRegular() || info.IsDir() {
+			continue
+		}
+		if slices.ContainsFunc(pipes, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
+			return fmt.Errorf("%w: %s is the pipe to which another argument leads, too", ErrGivenTwice, in.Path)
+		}
+		pipes = append(pipes, info)
 	}
 	return nil
 }
@@ -113,8 +128,8 @@ func (e *expansion) expand(arg string) error {
 	return nil
 }
 
-// hidesFrom reports whether a match of a glob is hidden, or in a hidden folder, although the glob does not name the dot.
-// In a shell, too, * does not stand for a dot at the beginning of a name.
+// hidesFrom reports whether a match of a glob is hidden, or in a hidden folder, although the glob does not name the
+// dot. In a shell, too, * does not stand for a dot at the beginning of a name.
 func hidesFrom(glob, match string) bool {
 	names, patterns := strings.Split(filepath.ToSlash(filepath.Clean(match)), "/"), strings.Split(filepath.ToSlash(filepath.Clean(glob)), "/")
 	for i := range min(len(names), len(patterns)) {
@@ -202,6 +217,8 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 			}
 		case wanted && (err != nil || info.Mode().IsRegular()): // also a link to a missing file: only this input fails
 			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
+		case wanted:
+			root.Extensions["pipes and devices"]++
 		default:
 			root.Extensions[extensionOf(name)]++
 		}

@@ -93,6 +93,6 @@ func isAt(f *os.File, path string) bool {
 	if err != nil {
 		return false
 	}
-	now, err := os.Lstat(path)
+	now, err := os.Stat(path) // follows a link, as opening does
 	return err == nil && os.SameFile(opened, now)
 }

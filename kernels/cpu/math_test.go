@@ -40,14 +40,14 @@ func TestGELU(t *testing.T) {
 }
 
 // TestGELUExtremes checks that GELU(x) is x for large x and for infinity, almost 0 for very negative x, and NaN for
-// NaN.
+// NaN and −∞.
 func TestGELUExtremes(t *testing.T) {
 	inf := float32(math.Inf(1))
 	withEachVariant(t, func(t *testing.T, v *variant) {
-		x := []float32{inf, 1e30, 50, 0, -50, -1e30, float32(math.NaN())}
+		x := []float32{inf, 1e30, 50, 0, -50, -1e30, float32(math.NaN()), -inf}
 		v.gelu(x)
-		if x[0] != inf || x[1] != 1e30 || x[2] != 50 || x[3] != 0 || math.Abs(float64(x[4])) > 1e-37 || math.Abs(float64(x[5])) > 1e-37 || x[6] == x[6] {
-			t.Errorf("GELU of +Inf, 1e30, 50, 0, -50, -1e30, NaN is %v", x)
+		if x[0] != inf || x[1] != 1e30 || x[2] != 50 || x[3] != 0 || math.Abs(float64(x[4])) > 1e-37 || math.Abs(float64(x[5])) > 1e-37 || x[6] == x[6] || x[7] == x[7] {
+			t.Errorf("GELU of +Inf, 1e30, 50, 0, -50, -1e30, NaN, -Inf is %v", x)
 		}
 	})
 }

@@ -55,9 +55,9 @@ vector:
 	VMULPS       Y2, Y1, Y1
 	VMULPS       Y3, Y1, Y1
 	VMULPS       Y5, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VSUBPS       Y1, Y2, Y2
+	VANDPS       x7fffffff<>+0(SB), Y0, Y2
+	VADDPS       Y0, Y2, Y2
+	VFNMSUB132PS xbf000000<>+0(SB), Y1, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         $0x20, AX
 	SUBQ         $0x08, CX
@@ -111,9 +111,9 @@ vectorRest:
 	VMULPS       Y3, Y2, Y2
 	VMULPS       Y4, Y2, Y2
 	VMULPS       Y6, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VMAXPS       Y1, Y3, Y3
-	VSUBPS       Y2, Y3, Y3
+	VANDPS       x7fffffff<>+0(SB), Y1, Y3
+	VADDPS       Y1, Y3, Y3
+	VFNMSUB132PS xbf000000<>+0(SB), Y2, Y3
 	VMASKMOVPS   Y3, Y0, (AX)
 
 vectorDone:
@@ -623,9 +623,9 @@ vector:
 	VMULPS       Y2, Y1, Y1
 	VMULPS       Y3, Y1, Y1
 	VMULPS       Y5, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VMAXPS       Y0, Y2, Y2
-	VSUBPS       Y1, Y2, Y2
+	VANDPS       x7fffffff<>+0(SB), Y0, Y2
+	VADDPS       Y0, Y2, Y2
+	VFNMSUB132PS xbf000000<>+0(SB), Y1, Y2
 	VMOVUPS      (DX), Y0
 	VMULPS       Y0, Y2, Y2
 	VMOVUPS      Y2, (AX)
@@ -683,9 +683,9 @@ vectorRest:
 	VMULPS       Y3, Y2, Y2
 	VMULPS       Y4, Y2, Y2
 	VMULPS       Y6, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-	VMAXPS       Y1, Y3, Y3
-	VSUBPS       Y2, Y3, Y3
+	VANDPS       x7fffffff<>+0(SB), Y1, Y3
+	VADDPS       Y1, Y3, Y3
+	VFNMSUB132PS xbf000000<>+0(SB), Y2, Y3
 	VMASKMOVPS   (DX), Y0, Y1
 	VMULPS       Y1, Y3, Y3
 	VMASKMOVPS   Y3, Y0, (AX)

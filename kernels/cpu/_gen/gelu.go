@@ -74,10 +74,11 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	g.VMULPS(rest, t, t)
 	g.VMULPS(p, t, t)
 
+	// y is max(x, 0), computed as (x + |x|)/2, which is NaN if x is −∞ or NaN
 	y := i.register(g)
-	g.zero(y)
-	g.VMAXPS(x, y, y) // keeps a NaN in x
-	g.VSUBPS(t, y, y)
+	g.VANDPS(g.constant(math.Float32frombits(math.MaxInt32)), x, y)
+	g.VADDPS(x, y, y)
+	g.VFNMSUB132PS(g.constant(-0.5), t, y)
 	return y
 }
 

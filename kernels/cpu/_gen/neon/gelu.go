@@ -51,12 +51,12 @@ func horner(g *generator, n int, coefficients gp, x, y vec) {
 type gelu struct {
 	exp                                 exp
 	tail                                gp
-	limit, minusHalf, one, centre, zero vec
+	limit, minusHalf, one, centre, half vec
 }
 
 // beginGELU loads the constants of the GELU into registers.
 func beginGELU(g *generator) gelu {
-	c := g.constants(13, -0.5, 1, polynomial.TailCentre, 0)
+	c := g.constants(13, -0.5, 1, polynomial.TailCentre, 0.5)
 	return gelu{beginExp(g), g.replicated(polynomial.Tail), c[0], c[1], c[2], c[3], c[4]}
 }
 
@@ -90,7 +90,10 @@ func (c *gelu) replace(g *generator, x vec) {
 	g.three(fmul, t, t, s)
 	g.three(fmul, t, t, rest)
 
-	g.three(fmax, x, x, c.zero)
+	// max(x, 0) is computed as (x + |x|)/2, which is NaN if x is −∞ or NaN
+	g.fabs(s, x)
+	g.three(fadd, x, x, s)
+	g.three(fmul, x, x, c.half)
 	g.three(fsub, x, x, t)
 }
 
