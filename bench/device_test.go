@@ -27,8 +27,8 @@ var (
 	dtypeFlag = flag.String("bench.dtype", "auto",
 		"type of the matrix products: fp32, bf16, fp16 (only on a GPU) or auto (fp32; benchmarks on a GPU: bf16)")
 
-	firstAlgorithm = flag.Bool("bench.first-algorithm", false,
-		"use the first algorithm that cuBLAS offers instead of a preferred tile")
+	tile = flag.Int("bench.tile", 0,
+		"prefer algorithms of cuBLAS with this tile; -1: the first algorithm that cuBLAS offers (default 128 by 128 on Hopper)")
 	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
 		"let cuBLAS choose any algorithm for the rows of each batch")
 )
@@ -126,8 +126,8 @@ func (at target) withFlags() (target, error) {
 	if at.gpu == noOrdinal && at.dtype == "fp16" {
 		return at, errors.New("a CPU supports fp32 and bf16, not fp16")
 	}
-	if at.gpu == noOrdinal && (*firstAlgorithm || *freeAlgorithm) {
-		return at, errors.New("-bench.first-algorithm and -bench.free-algorithm are for a GPU")
+	if at.gpu == noOrdinal && (*tile != 0 || *freeAlgorithm) {
+		return at, errors.New("-bench.tile and -bench.free-algorithm are for a GPU")
 	}
 	return at, nil
 }
@@ -140,7 +140,7 @@ func (at target) open() (kernels.Backend, error) {
 	if at.gpu == noOrdinal {
 		return cpu.Open(cpu.Options{BF16: dtype == kernels.BF16}), nil
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, Tile: int32(*tile), FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens returns the number of tokens in a batch of BenchmarkForward. It is the value of -bench.tokens if that is

@@ -61,8 +61,8 @@ table='
 2 forward-3b           22  60
 2 ceiling              24  60
 2 own-650m             15  40
-2 first-dnabert         8  30
-2 first-650m           13  40
+2 tile29-dnabert        8  30
+2 tile201-dnabert       8  30
 2 ncu                  20  60
 2 records               4  10
 2 peers-dnabert        75 150
@@ -500,8 +500,8 @@ case $part in
         SHOW=6 step ceiling "$python" peers/peers.py --ceiling --out "$bench" "${peer[@]}"
     fi
     EMBED_CUBLAS=none forward own-650m $middle $tokens
-    forward first-dnabert $dna $tokens -bench.first-algorithm
-    forward first-650m $middle $tokens -bench.first-algorithm
+    forward tile29-dnabert $dna $tokens -bench.tile 29
+    forward tile201-dnabert $dna $tokens -bench.tile 201
     ncu=$(tool ncu)
     if [ -n "$ncu" ]; then
         percent=avg.pct_of_peak_sustained_elapsed

@@ -17,9 +17,10 @@ type Options struct {
 	// The options below are for benchmarks that compare ways of choosing an algorithm of cuBLAS. Without cuBLAS they
 	// have no effect. Backend.Name contains them, because they may change the bits of results.
 
-	// FirstAlgorithm uses the first usable algorithm that cuBLAS offers for a matrix product. Without this option the
-	// backend may prefer an algorithm with a tile of 128 by 128 (see largeRows).
-	FirstAlgorithm bool
+	// Tile is the tile that the backend prefers in bf16 on a Hopper GPU (see largeRows), as a number of
+	// cublasLtMatmulTile_t. 0 stands for the tile of 128 by 128. With −1 the backend prefers none and uses the first
+	// usable algorithm that cuBLAS offers for a matrix product.
+	Tile int32
 	// FreeAlgorithm asks cuBLAS again whenever the number of rows changes, and uses the first usable algorithm, even if
 	// the algorithm splits the inner dimension. The bits of a sequence's embedding may then differ from batch to batch.
 	FreeAlgorithm bool
@@ -67,8 +68,8 @@ type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
 // open does the same as Open, but everything that depends on the machine is a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
-	if opts.FirstAlgorithm && opts.FreeAlgorithm {
-		return nil, errors.New("the options FirstAlgorithm and FreeAlgorithm exclude each other")
+	if opts.Tile != 0 && opts.FreeAlgorithm {
+		return nil, errors.New("the options Tile and FreeAlgorithm exclude each other")
 	}
 	_, list, err := describe(cuda, images)
 	if err == nil && (ordinal < 0 || ordinal >= len(list)) {

@@ -158,7 +158,7 @@ func TestProducts(t *testing.T) {
 
 // TestAlgorithmOptions checks which algorithm of cuBLAS the backend chooses. By default on Hopper in bf16 it is the one
 // with a tile of 128 by 128, if cuBLAS offers it for largeRows rows, and otherwise the first usable one. With
-// FirstAlgorithm it is always the first usable one. With FreeAlgorithm the backend asks again for the rows of each
+// Tile it is one with another tile, or always the first usable one. With FreeAlgorithm the backend asks again for the rows of each
 // batch. Both options must be part of the backend's name and exclude each other.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
@@ -174,8 +174,12 @@ func TestAlgorithmOptions(t *testing.T) {
 		{Options{}, true, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
 		{Options{}, false, 8, strings.Replace(plain, "sm_90", "sm_80", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
 		{Options{DType: kernels.FP16}, false, 9, strings.Replace(plain, "bf16", "fp16", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
-		{Options{FirstAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
+		{Options{Tile: -1}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
 			"[4096 4096 4096 4096]", "algorithm 2, tile 21"},
+		{Options{Tile: 20}, true, 9, strings.Replace(plain, "12.4.5", "12.4.5 with tile 20", 1),
+			"[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
+		{Options{Tile: 29}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with tile 29", 1),
+			"[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},
 		{Options{FreeAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
 			"[100 100 7 7 9 9 7 7 100 100 7 7]", "split-K 4"},
 	} {
@@ -201,7 +205,7 @@ func TestAlgorithmOptions(t *testing.T) {
 			t.Errorf("%+v: cuBLAS takes %d shapes", c.opts, len(taken))
 		}
 	}
-	opts, f := Options{FirstAlgorithm: true, FreeAlgorithm: true}, newFake(t)
+	opts, f := Options{Tile: -1, FreeAlgorithm: true}, newFake(t)
 	if b, err := open(f.driver(), 0, opts, f.images(), noCublas); err == nil {
 		t.Errorf("%+v is accepted", opts)
 		b.Close()

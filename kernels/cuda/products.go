@@ -40,8 +40,8 @@ const heuristicChoices = 16
 type products struct {
 	lt         *driver.CublasLt
 	dtype      kernels.DType
-	tiled      bool // use an algorithm with a tile of 128 by 128 if cuBLAS offers one
-	free       bool // Options.FreeAlgorithm
+	tile       int32 // use an algorithm with this tile if cuBLAS offers one; 0 for none
+	free       bool  // Options.FreeAlgorithm
 	handle     driver.Handle
 	preference driver.Handle
 	version    string     // version of the library
@@ -73,13 +73,17 @@ type plan struct {
 func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major int, opts Options) *products {
 	p := &products{lt: lt, dtype: opts.DType, free: opts.FreeAlgorithm, version: cublasVersion(lt.Version()),
 		plans: map[Product]*plan{}}
-	p.tiled = !opts.FirstAlgorithm && !p.free && p.dtype == kernels.BF16 && major == hopper
+	if opts.Tile >= 0 && !p.free && p.dtype == kernels.BF16 && major == hopper {
+		p.tile = cmp.Or(opts.Tile, tile128x128)
+	}
 	p.name = "cuBLASLt " + p.version
 	switch {
 	case p.free:
 		p.name += " with free algorithms"
-	case opts.FirstAlgorithm:
+	case opts.Tile < 0:
 		p.name += " with first algorithms"
+	case opts.Tile > 0:
+		p.name += fmt.Sprintf(" with tile %d", opts.Tile)
 	}
 	if p.scalars = r.Pin(c, 8); c.Err != nil {
 		return nil
@@ -221,8 +225,7 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 }
 
 // choose sets the algorithm of a plan to the first usable one that cuBLAS offers for the given number of rows. If
-// p.tiled is set and cuBLAS offers an algorithm with a tile of 128 by 128 for largeRows rows, choose takes that
-// algorithm instead. Before the call, the layouts must have the given number of rows. Afterwards they have the number
+// p.tile is set and cuBLAS offers an algorithm with this tile for largeRows rows, choose takes that algorithm instead. Before the call, the layouts must have the given number of rows. Afterwards they have the number
 // of rows for which the chosen algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
@@ -232,14 +235,14 @@ func (p *products) choose(made *plan, rows int) error {
 		return nil
 	}
 	chosen := &offered[0]
-	if p.tiled {
+	if p.tile != 0 {
 		if err := p.setRows(made, largeRows); err != nil {
 			return err
 		}
 		large, _ := p.offered(made, largeRows)
 		preferred := func(f driver.HeuristicResult) bool {
 			tile, _ := p.attribute(&f.Algo, driver.ConfigTile, 4)
-			return tile == tile128x128
+			return tile == p.tile
 		}
 		if i := slices.IndexFunc(large, preferred); i >= 0 {
 			chosen, made.AskedRows = &large[i], largeRows
