@@ -157,9 +157,9 @@ func TestProducts(t *testing.T) {
 }
 
 // TestAlgorithmOptions checks which algorithm of cuBLAS the backend chooses. By default on Hopper in bf16 it is the one
-// with a tile of 128 by 128, if cuBLAS offers it for largeRows rows, and otherwise the first usable one. With
-// Tile it is one with another tile, or always the first usable one. With FreeAlgorithm the backend asks again for the rows of each
-// batch. Both options must be part of the backend's name and exclude each other.
+// with a tile of 128 by 128, if cuBLAS offers it for largeRows rows, and otherwise the first usable one. With Tile it
+// is one with another tile, or always the first usable one. With FreeAlgorithm the backend asks again for the rows of
+// each batch. Both options must be part of the backend's name and exclude each other.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {

@@ -225,8 +225,9 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 }
 
 // choose sets the algorithm of a plan to the first usable one that cuBLAS offers for the given number of rows. If
-// p.tile is set and cuBLAS offers an algorithm with this tile for largeRows rows, choose takes that algorithm instead. Before the call, the layouts must have the given number of rows. Afterwards they have the number
-// of rows for which the chosen algorithm was offered.
+// p.tile is set and cuBLAS offers an algorithm with this tile for largeRows rows, choose takes that algorithm instead.
+// Before the call, the layouts must have the given number of rows. Afterwards they have the number of rows for which
+// the chosen algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)
