@@ -18,14 +18,17 @@ var preferred = [...]string{
 // extensions lists the extensions of possible checkpoints.
 var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
+// ofTraining lists files that the library transformers saves beside a checkpoint, and that contain no weights.
+var ofTraining = [...]string{"training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth"}
+
 // shardPattern matches the name of a shard, such as model-00001-of-00003.bin. Its groups are the stem, the number of
 // shards, and the extension.
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
 // model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and then the only
-// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. In this last case, a file whose name ends in one of
-// the strings in beside does not count.
+// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. In this last case, files of a training (see
+// ofTraining), and files whose names end in one of the strings in beside, do not count.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -50,7 +53,7 @@ func Find(path string, beside ...string) (string, error) {
 	for _, entry := range entries {
 		name := entry.Name()
 		isEnd := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
-		if slices.Contains(extensions[:], filepath.Ext(name)) && !entry.IsDir() && !slices.ContainsFunc(beside, isEnd) {
+		if slices.Contains(extensions[:], filepath.Ext(name)) && !entry.IsDir() && !slices.Contains(ofTraining[:], name) && !slices.ContainsFunc(beside, isEnd) {
 			found = append(found, name)
 		}
 	}

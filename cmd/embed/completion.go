@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -57,7 +58,8 @@ func (c completed) takesValue() bool { return c.NoOptDefVal == "" }
 func completedFlags() (list []completed) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
-	values := map[string][]string{"log-format": {"text", "json"}, "gpus": {"all", "none"}}
+	values := map[string][]string{"log-format": {"text", "json"}, "gpus": {"all", "none"}, "preset": {virNucPro.name},
+		"include": slices.Sorted(maps.Keys(extractPoolings))}
 	for _, t := range []kernels.DType{kernels.Auto, kernels.FP32, kernels.BF16, kernels.FP16} {
 		values["dtype"] = append(values["dtype"], t.String())
 	}
@@ -109,7 +111,7 @@ func bashScript(flags []completed) string {
 		case len(f.values) > 0:
 			fmt.Fprintf(&cases, "\t%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")); return ;;\n", pattern, strings.Join(f.values, " "))
 		case f.isFiles:
-			fmt.Fprintf(&cases, "\t%s) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n", pattern)
+			fmt.Fprintf(&cases, "\t%s) local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n", pattern)
 		default:
 			fmt.Fprintf(&cases, "\t%s) return ;;\n", pattern)
 		}
@@ -128,8 +130,9 @@ _embed() {
 	case $word in
 	-*) COMPREPLY=($(compgen -W '%s' -- "$word")) ;;
 	*)
-		COMPREPLY=($(compgen -f -- "$word"))
-		[ "$COMP_CWORD" != 1 ] || COMPREPLY+=($(compgen -W '%s' -- "$word"))
+		[ "$COMP_CWORD" != 1 ] || COMPREPLY=($(compgen -W '%s' -- "$word"))
+		local IFS=$'\n' # names of files may have blanks
+		COMPREPLY+=($(compgen -f -- "$word"))
 		;;
 	esac
 }

@@ -15,6 +15,7 @@ func TestBashCompletion(t *testing.T) {
 	}
 	workspace(t)
 	write(t, "proteins.faa", ">a\nMKV\n")
+	write(t, "my file.faa", ">a\nMKV\n")
 	script := embed(t, "completion", "bash").wantCode(exitDone).stdout
 	for line, want := range map[string]string{
 		"embed --form":                  "--format",
@@ -22,15 +23,18 @@ func TestBashCompletion(t *testing.T) {
 		"embed -format sa":              "safetensors",
 		"embed --format = sa":           "safetensors", // readline splits --format=sa into these three words
 		"embed --max-length =":          "",
-		"embed -o x --esm-model esm2-1": "esm2-150m esm2-15b",
+		"embed -o x --esm-model esm2-1": "esm2-150m|esm2-15b",
 		"embed --max-length ":           "",
 		"embed --dna prot":              "proteins.faa",
 		"embed -q prot":                 "proteins.faa",
+		"embed my":                      "my file.faa",
+		"embed -o my":                   "my file.faa",
+		"embed --preset ":               "virnucpro",
 		"embed pul":                     "pull",
 		"embed -q pul":                  "",
 	} {
 		words := strings.Split(line, " ")
-		cmd := exec.Command(bash, "-c", script+"\nCOMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _embed; echo \"${COMPREPLY[*]}\"", "bash")
+		cmd := exec.Command(bash, "-c", script+"\nCOMP_WORDS=(\"$@\") COMP_CWORD=$(($# - 1)); _embed; IFS='|'; echo \"${COMPREPLY[*]}\"", "bash")
 		cmd.Args = append(cmd.Args, words...)
 		out, err := cmd.CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

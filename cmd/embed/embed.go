@@ -33,8 +33,11 @@ const maxBudget = 1 << 24
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if c, ok := findSubcommand(args); ok {
 		code, err := c.run(ctx, m, args[1:], environ, stdout, stderr)
+		if c.continues || !errors.Is(err, pool.ErrInterrupted) {
+			err = withHint(err)
+		}
 		if err != nil {
-			printError(stderr, withHint(err))
+			printErrorOf(stderr, "embed "+c.name, err)
 		}
 		return code
 	}
@@ -358,7 +361,7 @@ func (c *command) newJob(ctx context.Context, m *model, reading seqio.Options, p
 	case ctx.Err() != nil:
 		return nil, pool.ErrInterrupted
 	case err != nil:
-		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
+		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, fetchAgain(m.model, err))
 	}
 	job := &pool.Job{Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes,

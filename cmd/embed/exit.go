@@ -53,18 +53,22 @@ func exitCode(err error, done, failed int) int {
 }
 
 // printError writes the error of a failed run as one line.
-func printError(w io.Writer, err error) {
+func printError(w io.Writer, err error) { printErrorOf(w, "embed", err) }
+
+// printErrorOf writes the error of a command, such as "embed pull", as one line.
+func printErrorOf(w io.Writer, command string, err error) {
 	hint := ""
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
-		hint = " (embed --help lists the flags)"
+		hint = " (" + command + " --help lists the flags)"
 	}
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// isStdout reports whether err is about standard output, which no flag moves to another disk.
-func isStdout(err error) bool {
+// inOut reports whether err, about a full disk, may be about the folder of --out: it is not about standard output or
+// the cache of models.
+func inOut(err error) bool {
 	var path *fs.PathError
-	return errors.As(err, &path) && path.Path == os.Stdout.Name()
+	return !(errors.As(err, &path) && path.Path == os.Stdout.Name()) && !errors.As(err, new(*cacheError))
 }
 
 // withHint appends advice to an error, such as a flag that helps, if there is any. The packages that return the errors
@@ -97,7 +101,7 @@ func withHint(err error) error {
 		{seqio.ErrLongRecord, "--on-bad-record skip leaves it out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
-		if errors.Is(err, h.err) && !(h.err == syscall.ENOSPC && isStdout(err)) {
+		if errors.Is(err, h.err) && !(h.err == syscall.ENOSPC && !inOut(err)) {
 			hints = append(hints, h.hint)
 		}
 	}

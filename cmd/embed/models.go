@@ -93,11 +93,11 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	}
 	c, err := transformer.Families.Open(f.model)
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, err, meantModel(f.model, f.Family))
+		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, fetchAgain(f.model, err), meantModel(f.model, f.Family))
 	}
 	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, errors.Join(fetchAgain(f.model, err), c.Close())
 	}
 	return m, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -52,8 +53,8 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 		return exitUsage, usagef("embed pull: %q is no model of the hub: neither ORG/NAME nor a short name%s",
 			rest[0], meantModel(rest[0], transformer.Families...))
 	}
-	if hub.Offline() {
-		return exitNothing, fmt.Errorf("HF_HUB_OFFLINE forbids the network: %s", elsewhere(id, revision))
+	if variable := hub.Offline(); variable != "" {
+		return exitNothing, fmt.Errorf("%s forbids the network: %s", variable, elsewhere(id, revision))
 	}
 	screen, terminal := newScreen(stderr)
 	log, err := newLog(s, screen, terminal && colored(environ))
@@ -76,7 +77,7 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	if !errors.As(err, &missing) {
 		return m, err
 	}
-	if err := pullMissing(ctx, c, missing, err, "--offline, --dry-run"); err != nil {
+	if err := pullMissing(ctx, c, missing, err, "--offline or --dry-run"); err != nil {
 		return nil, err
 	}
 	return c.openModel(a)
@@ -101,8 +102,12 @@ func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpo
 // pullMissing downloads a missing model. If the network is forbidden, pullMissing returns err with the flags that may
 // forbid the network, and with the command that downloads the model on another machine.
 func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, err error, flags string) error {
-	if c.offline || c.dryRun || hub.Offline() {
-		return fmt.Errorf("%w; %s or HF_HUB_OFFLINE forbids the network: %s", err, flags, elsewhere(missing.ID, missing.Revision))
+	by := hub.Offline()
+	if c.offline || c.dryRun {
+		by = flags
+	}
+	if by != "" {
+		return fmt.Errorf("%w; %s forbids the network: %s", err, by, elsewhere(missing.ID, missing.Revision))
 	}
 	d := &download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}
 	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {
@@ -155,7 +160,7 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 		return "", err
 	}
 	client.Progress = d.show
-	d.log.Info("downloading", "model", id, "from", client.Endpoint, "to", client.Cache)
+	d.log.Info("downloading", "model", id, "from", client.Address(), "to", client.Cache)
 	if d.dashboard {
 		d.screen.Show(d.lines)
 	}
@@ -166,15 +171,32 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 		return folder, nil
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("downloading %s: %w", id, pool.ErrInterrupted)
-	case errors.Is(err, hub.ErrUnreachable):
+	case hub.IsTemporary(err):
 		return "", fmt.Errorf("%w; the same command continues; %s", err, elsewhere(id, revision))
-	case errors.Is(err, hub.ErrDenied), errors.Is(err, hub.ErrNotFound):
+	case errors.Is(err, hub.ErrUnreachable):
 		return "", fmt.Errorf("%w; %s", err, elsewhere(id, revision))
 	case errors.As(err, new(*fs.PathError)):
-		return "", fmt.Errorf("%w; HF_HOME takes another folder for the cache", err)
+		return "", &cacheError{fmt.Errorf("%w; %s takes another folder for the cache", err, hub.CacheVariable())}
 	}
 	return "", err
 }
+
+// fetchAgain appends to err, an error about a model, the command that fetches files of the model again, if the model is
+// one of the hub and files that are missing or damaged may be the cause.
+func fetchAgain(model string, err error) error {
+	id, _, ok := transformer.Families.Hub(model)
+	_, here := os.Stat(model)
+	if !ok || here == nil || errors.As(err, new(*weights.NotCached)) || errors.As(err, new(*usageError)) || errors.Is(err, transformer.ErrUnsupported) {
+		return err
+	}
+	return fmt.Errorf("%w; embed pull %s fetches files that are missing or damaged", err, id)
+}
+
+// cacheError is an error in writing to the cache of models.
+type cacheError struct{ error }
+
+// Unwrap returns the wrapped error.
+func (e *cacheError) Unwrap() error { return e.error }
 
 // elsewhere returns an instruction for users without a network: how to download the model on another machine and copy
 // it.

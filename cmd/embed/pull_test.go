@@ -69,7 +69,7 @@ func TestPullCommand(t *testing.T) {
 	}
 	t.Setenv("HF_HUB_OFFLINE", "")
 	h.Set(func() { h.Token = "secret" })
-	embed(t, "pull", "esm2-8m").wantCode(exitNothing).wantProblem("HF_TOKEN", "hf download facebook/esm2_t6_8M_UR50D --local-dir")
+	embed(t, "pull", "esm2-8m").wantCode(exitNothing).wantProblem("HF_TOKEN")
 	t.Setenv("HF_TOKEN", "secret")
 	embed(t, "pull", "esm2-8m").wantCode(exitDone)
 }
@@ -77,7 +77,7 @@ func TestPullCommand(t *testing.T) {
 // TestFirstUse checks that a run downloads the model that it needs, that later runs do not download it again, and that
 // the manifest names the commit of the model.
 func TestFirstUse(t *testing.T) {
-	h, _ := localHub(t)
+	h, snapshot := localHub(t)
 	write(t, "p.faa", proteinFile)
 	embed(t, "--offline", "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitNothing).wantProblem("--offline", "hf download")
 	if len(h.Requests) > 0 {
@@ -91,6 +91,18 @@ func TestFirstUse(t *testing.T) {
 	embed(t, "--esm-model", "esm2-8m", "-o", "out2", "p.faa").wantCode(exitDone)
 	if len(h.Requests) > 0 {
 		t.Errorf("a cached model makes the requests %q", h.Requests)
+	}
+	// If a file of the cache is damaged or removed, embed pull fetches it again, as the error says.
+	link, err := filepath.EvalSymlinks(filepath.Join(snapshot, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range []func() error{func() error { return os.Truncate(link, 5000) }, func() error { return os.Remove(link) }} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		embed(t, "--esm-model", "esm2-8m", "-o", "out2", "p.faa").wantCode(exitNothing).wantProblem("embed pull facebook/esm2_t6_8M_UR50D fetches")
+		embed(t, "pull", "esm2-8m").wantCode(exitDone)
 	}
 	// The same weights from the folder and from the hub give the same bits.
 	embed(t, "--esm-model", "tiny", "-o", "out3", "--format", "npy", "p.faa").wantCode(exitDone)

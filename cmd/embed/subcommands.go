@@ -14,26 +14,27 @@ import (
 
 // subcommand is a command that the first argument names, such as devices in "embed devices".
 type subcommand struct {
-	name string
-	run  func(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) (code int, err error)
+	name      string
+	run       func(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) (code int, err error)
+	continues bool // whether the same command continues after an interruption; otherwise it starts over
 }
 
 // subcommands lists all subcommands.
 func subcommands() []subcommand {
 	return []subcommand{
-		{"devices", devices},
-		{"inspect", inspect},
-		{"convert", convert},
-		{"merge", merge},
-		{"models", models},
-		{"profile", profile},
-		{"pull", pull},
-		{"translate", translateCommand},
-		{"verify", verify},
-		{"completion", completion},
-		{"man", man},
-		{"help", help},
-		{"version", showVersion},
+		{"devices", devices, false},
+		{"inspect", inspect, false},
+		{"convert", convert, false},
+		{"merge", merge, true},
+		{"models", models, false},
+		{"profile", profile, false},
+		{"pull", pull, true},
+		{"translate", translateCommand, false},
+		{"verify", verify, false},
+		{"completion", completion, false},
+		{"man", man, false},
+		{"help", help, false},
+		{"version", showVersion, false},
 	}
 }
 

@@ -188,6 +188,9 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 // table. If a device fails in one precision, run continues with the next device or precision.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
+	if slices.Equal(dtypes, []string{kernels.Auto.String()}) { // from EMBED_DTYPE, which a run understands, too
+		dtypes = nil
+	}
 	if len(dtypes) > 0 {
 		asked = nil
 	}

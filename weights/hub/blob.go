@@ -17,25 +17,35 @@ import (
 	"seqembed/internal/flock"
 )
 
-// verify returns an error unless the content of a file has the digest that the hub gave as its etag: the SHA-256 of the
-// content, or the SHA-1 of a git object with the size and the content. If the etag has another form, it is no digest,
-// and verify returns nil. When ctx ends, verify returns the cause of ctx.
-func verify(ctx context.Context, path, etag string, size int64) error {
-	var h hash.Hash
+// digestOf returns the hash with which the digest of a file's content is computed if the etag is a digest, and nil if
+// it is not. The digest is the SHA-256 of the content, or the SHA-1 of a git object with the size and the content.
+func digestOf(etag string, size int64) hash.Hash {
 	switch _, err := hex.DecodeString(etag); {
 	case err == nil && len(etag) == 2*sha256.Size:
-		h = sha256.New()
+		return sha256.New()
 	case err == nil && len(etag) == 2*sha1.Size:
-		h = sha1.New()
+		h := sha1.New()
 		fmt.Fprintf(h, "blob %d\x00", size)
-	default:
-		return nil
+		return h
 	}
+	return nil
+}
+
+// verify returns an ErrDamaged unless a file has the given size in bytes and, if the etag is a digest, the digest that
+// the hub gave as its etag. When ctx ends, verify returns the cause of ctx.
+func verify(ctx context.Context, path, etag string, size int64) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Size() != size {
+		return errors.Join(err, fmt.Errorf("%w: it does not have the %d bytes that the hub announced", ErrDamaged, size))
+	}
+	h := digestOf(etag, size)
+	if h == nil {
+		return nil
+	}
 	if _, err := io.Copy(h, cancel.Reader(ctx, f)); err != nil {
 		return err
 	}

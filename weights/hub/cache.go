@@ -38,13 +38,22 @@ func IsID(name string) bool {
 // TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set determines it: the first three name the cache itself, and
 // the others name a folder that contains it. If none is set, the cache is ~/.cache/huggingface/hub.
 func Cache() (folder string, err error) {
-	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"} {
-		if folder := os.Getenv(name); folder != "" {
-			return expand(folder), nil
-		}
+	if folder := os.Getenv(CacheVariable()); folder != "" && CacheVariable() != "HF_HOME" {
+		return expand(folder), nil
 	}
 	home, err := hfHome()
 	return filepath.Join(home, "hub"), err
+}
+
+// CacheVariable returns the environment variable by which a user can choose another folder for the cache: that which
+// names the present one or, if none is set, HF_HOME.
+func CacheVariable() string {
+	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"} {
+		if os.Getenv(name) != "" {
+			return name
+		}
+	}
+	return "HF_HOME"
 }
 
 // hfHome returns the folder of Hugging Face's libraries, which contains the cache and the token.

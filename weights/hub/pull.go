@@ -2,6 +2,8 @@ package hub
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Client downloads models from a hub into a cache. Its fields must not change while Pull runs.
@@ -26,6 +29,8 @@ type Client struct {
 	// the beginning of each attempt to download the file and then after each piece of at most 1 MiB. It is not called
 	// for files that were in the cache before.
 	Progress func(file string, done, size int64)
+
+	tokenFrom string // variable or file from which the token comes, for messages
 
 	attempts int           // a request fails after this number of attempts without progress; 0 stands for 5
 	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 stands for 1 s
@@ -43,12 +48,12 @@ func FromEnvironment() (*Client, error) {
 	if endpoint := os.Getenv("HF_ENDPOINT"); endpoint != "" {
 		c.Endpoint = strings.TrimRight(endpoint, "/")
 	}
-	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" {
-		return nil, fmt.Errorf("HF_ENDPOINT: %q is no address such as https://huggingface.co", c.Endpoint)
+	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, fmt.Errorf("HF_ENDPOINT: %q is no address such as https://huggingface.co", c.Address())
 	}
 	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
 		if c.Token == "" {
-			c.Token = strings.TrimSpace(os.Getenv(name))
+			c.Token, c.tokenFrom = strings.TrimSpace(os.Getenv(name)), name
 		}
 	}
 	if c.Token == "" {
@@ -59,21 +64,33 @@ func FromEnvironment() (*Client, error) {
 		}
 		text, err := os.ReadFile(path) // a missing or unreadable file means that there is no token
 		if err == nil {
-			c.Token = strings.TrimSpace(string(text))
+			c.Token, c.tokenFrom = strings.TrimSpace(string(text)), path
 		}
+	}
+	if strings.ContainsFunc(c.Token, unicode.IsControl) {
+		return nil, fmt.Errorf("the token of %s has more than one line", c.tokenFrom)
 	}
 	return c, nil
 }
 
-// Offline reports whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the network.
-func Offline() bool {
+// Address returns the address of the hub for messages, without a password.
+func (c *Client) Address() string {
+	u, err := url.Parse(c.Endpoint)
+	if err != nil {
+		return "the hub"
+	}
+	return u.Redacted()
+}
+
+// Offline returns the variable that forbids the network, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE, or "" if none does.
+func Offline() string {
 	for _, name := range []string{"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"} {
 		switch strings.ToUpper(os.Getenv(name)) {
 		case "1", "TRUE", "YES", "ON":
-			return true
+			return name
 		}
 	}
-	return false
+	return ""
 }
 
 // The errors of Pull wrap one of these errors if the hub has caused them. Any other error comes from the file system,
@@ -95,7 +112,8 @@ var (
 // separators, and returns those of the files to download. They appear in the snapshot in the order that choose returns.
 // If other programs take a snapshot for complete as soon as it has a certain file, this file must be the last one.
 //
-// A file that is complete in the cache is not downloaded again. An interrupted download is continued. Several processes
+// A file that is complete in the cache is not downloaded again. A file that does not have the size or the digest that
+// the hub announces is. An interrupted download is continued. Several processes
 // may pull the same model at the same time. Even if Pull returns an error, a file has its final name only if it is
 // complete.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
@@ -118,8 +136,10 @@ func (c *Client) Pull(ctx context.Context, id, revision string, choose func(file
 			err = m.get(ctx, file)
 		}
 	}
-	if err == nil && revision != m.commit {
-		err = writeWhole(filepath.Join(m.folder, "refs", filepath.FromSlash(revision)), m.commit)
+	if ref := filepath.Join(m.folder, "refs", filepath.FromSlash(revision)); err == nil && revision != m.commit {
+		if had, _ := os.ReadFile(ref); string(had) != m.commit { // the cache may be read-only
+			err = writeWhole(ref, m.commit)
+		}
 	}
 	if err != nil {
 		return "", fmt.Errorf("model %s: %w", id, err)
@@ -159,7 +179,7 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 			return unreachable(ctx, err)
 		}
 		if err := json.Unmarshal(text, &answer); err != nil {
-			return fmt.Errorf("%w: %s does not answer as a hub: %w", ErrUnreachable, p.Endpoint, err)
+			return fmt.Errorf("%w: %s does not answer as a hub: %w", ErrUnreachable, p.Address(), err)
 		}
 		return nil
 	})
@@ -167,11 +187,11 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 		return nil, err
 	}
 	if p.commit = answer.SHA; !commitPattern.MatchString(p.commit) {
-		return nil, fmt.Errorf("%w: %s names the commit %.60q for %s", ErrUnreachable, p.Endpoint, p.commit, revision)
+		return nil, fmt.Errorf("%w: %s names the commit %.60q for %s", ErrUnreachable, p.Address(), p.commit, revision)
 	}
 	for _, s := range answer.Siblings {
 		if !filepath.IsLocal(filepath.FromSlash(s.RFilename)) {
-			return nil, fmt.Errorf("%w: %s lists the file %.60q", ErrUnreachable, p.Endpoint, s.RFilename)
+			return nil, fmt.Errorf("%w: %s lists the file %.60q", ErrUnreachable, p.Address(), s.RFilename)
 		}
 		files = append(files, s.RFilename)
 	}
@@ -182,46 +202,67 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 // hexadecimal digits is a SHA-256. An etag of 40 hexadecimal digits is the SHA-1 of a git object.
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// get makes sure that the snapshot contains a file. If the snapshot lacks the file, get puts a link to a blob into the
-// snapshot. The blob is a file in the folder blobs, with the etag as its name. get downloads the blob unless it is
-// there.
+// get makes sure that the snapshot contains a file. If the snapshot lacks the file, or the file is damaged, get puts a
+// link to a blob into the snapshot. The blob is a file in the folder blobs (see blobName). get downloads the blob
+// unless it is there and not damaged.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
-	if _, err := os.Stat(link); err == nil {
-		return nil
-	}
 	etag, size, err := p.describe(ctx, file)
 	if err != nil {
 		return err
 	}
-	blob := filepath.Join(p.folder, "blobs", etag)
+	switch err := verify(ctx, link, etag, size); {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrDamaged):
+		if err := os.Remove(link); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	blob := filepath.Join(p.folder, "blobs", blobName(etag, file))
 	for _, folder := range []string{filepath.Dir(blob), filepath.Dir(link)} {
 		if err := os.MkdirAll(folder, 0o777); err != nil {
 			return err
 		}
 	}
-	unlock, err := lock(ctx, filepath.Join(p.Cache, ".locks", filepath.Base(p.folder), etag+".lock"))
+	unlock, err := lock(ctx, filepath.Join(p.Cache, ".locks", filepath.Base(p.folder), filepath.Base(blob)+".lock"))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if _, err := os.Stat(blob); errors.Is(err, fs.ErrNotExist) {
-		part := blob + ".incomplete"
-		if err := p.download(ctx, file, part, size); err != nil {
-			return err
-		}
-		err := verify(ctx, part, etag, size)
-		if errors.Is(err, ErrDamaged) { // remove the part, because a download must not be continued after damaged bytes
-			err = errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
-		}
-		if err != nil {
-			return err
-		}
-		if err := os.Rename(part, blob); err != nil {
-			return err
-		}
+	switch err := verify(ctx, blob, etag, size); {
+	case err == nil:
+		return place(ctx, blob, link)
+	case !errors.Is(err, ErrDamaged) && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	part := blob + ".incomplete"
+	if err := p.download(ctx, file, part, size); err != nil {
+		return err
+	}
+	err = verify(ctx, part, etag, size)
+	if errors.Is(err, ErrDamaged) { // remove the part, because a download must not be continued after damaged bytes
+		err = errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(part, blob); err != nil {
+		return err
 	}
 	return place(ctx, blob, link)
+}
+
+// blobName returns the name of the blob of a file. It is the etag, as in Hugging Face's libraries, if the etag is a
+// digest. Other hubs may give the same etag to several files, so the name then also has a digest of the file's name.
+func blobName(etag, file string) string {
+	if digestOf(etag, 0) != nil {
+		return etag
+	}
+	sum := sha256.Sum256([]byte(file))
+	return etag + "-" + hex.EncodeToString(sum[:8])
 }
 
 // describe asks the hub for the digest and the size of a file. For a large file, the hub redirects the request to
@@ -249,8 +290,11 @@ func (p *pull) describe(ctx context.Context, file string) (etag string, size int
 			}
 		}
 		etag = strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
+		if digest := strings.ToLower(etag); digestOf(digest, 0) != nil {
+			etag = digest
+		}
 		if !etagPattern.MatchString(etag) || size < 0 {
-			return fmt.Errorf("%w: %s gives %s no digest and no size", ErrUnreachable, p.Endpoint, file)
+			return fmt.Errorf("%w: %s gives %s no digest and no size", ErrUnreachable, p.Address(), file)
 		}
 		return nil
 	})
@@ -301,7 +345,7 @@ func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) er
 	}
 	defer r.Body.Close()
 	if r.StatusCode == http.StatusRequestedRangeNotSatisfiable { // the next attempt downloads the whole file
-		err := &temporary{error: fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, file)}
+		err := &temporary{error: fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Address(), r.Status, file)}
 		return errors.Join(err, f.Truncate(0))
 	}
 	if err := p.refused(r, file); err != nil {

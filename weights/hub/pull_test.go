@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -91,7 +92,7 @@ func TestPull(t *testing.T) {
 	if _, err := c.Pull(t.Context(), model, "main", all); err != nil {
 		t.Fatal(err)
 	}
-	if len(h.Requests) != 1 {
+	if slices.ContainsFunc(h.Requests[1:], func(r string) bool { return !strings.HasPrefix(r, "HEAD ") }) {
 		t.Errorf("a model that is complete takes the requests %q", h.Requests)
 	}
 	t.Setenv("HF_HUB_CACHE", cache)
@@ -220,6 +221,103 @@ func TestDamage(t *testing.T) {
 	check(t, h, cache, folder)
 }
 
+// TestDamagedCache checks that Pull fetches the files again that were damaged or removed in the cache, and no others.
+func TestDamagedCache(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weights := filepath.Join(folder, "model.safetensors")
+	blob, err := filepath.EvalSymlinks(weights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := bytes.Clone(h.Files["model.safetensors"])
+	flipped[0] ^= 1
+	for name, damage := range map[string]func() error{
+		"cut":          func() error { return os.Truncate(blob, 1000) },
+		"flipped":      func() error { return os.WriteFile(blob, flipped, 0o666) },
+		"blob removed": func() error { return os.Remove(blob) },
+		"link removed": func() error { return os.Remove(weights) },
+		"a copy that is damaged": func() error {
+			return errors.Join(os.Remove(weights), os.WriteFile(weights, flipped, 0o666))
+		},
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		h.Set(func() {})
+		if _, err := clientOf(h, cache).Pull(t.Context(), model, "", all); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		check(t, h, cache, folder)
+		if slices.ContainsFunc(h.Requests, func(r string) bool {
+			return strings.Contains(r, "GET /org/model/resolve") && !strings.Contains(r, "safetensors")
+		}) {
+			t.Errorf("%s: files that are not damaged are fetched again: %q", name, h.Requests)
+		}
+	}
+}
+
+// TestEtagsWithoutDigest checks a hub that gives all files the same etag, which is no digest. A web page in place of a
+// file must be an error.
+func TestEtagsWithoutDigest(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	h.Set(func() { h.Etag = `W/"1-abc"` })
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range h.Files {
+		if got, err := os.ReadFile(filepath.Join(folder, name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has %d bytes, want %d: %v", name, len(got), len(want), err)
+		}
+	}
+	h.Set(func() { h.Etag, h.Page = "", true })
+	if _, err := clientOf(h, t.TempDir()).Pull(t.Context(), model, "", all); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "web page") {
+		t.Errorf("web pages in place of files: %v", err)
+	}
+}
+
+// roundTrip is a transport for tests.
+type roundTrip func(r *http.Request) *http.Response
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
+
+// TestTokenStaysEncrypted checks that the token is not sent to http after a redirection from https, on the same host.
+func TestTokenStaysEncrypted(t *testing.T) {
+	defer func(usual http.RoundTripper) { transport = usual }(transport)
+	tokens := map[string]string{}
+	transport = roundTrip(func(r *http.Request) *http.Response {
+		tokens[r.URL.Scheme] = r.Header.Get("Authorization")
+		answer := &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: r}
+		if r.URL.Scheme == "https" {
+			answer.StatusCode = http.StatusTemporaryRedirect
+			answer.Header.Set("Location", "http://hub.test"+r.URL.Path)
+		}
+		return answer
+	})
+	c := &Client{Endpoint: "https://hub.test", Token: "secret", Cache: t.TempDir(), attempts: 1}
+	if _, err := c.Pull(t.Context(), model, "", all); err == nil || tokens["https"] != "Bearer secret" {
+		t.Errorf("error %v, tokens %q", err, tokens)
+	}
+	if token, asked := tokens["http"]; !asked || token != "" {
+		t.Errorf("the token goes to http: %q", tokens)
+	}
+}
+
+// TestStoreRefuses checks that the error about a server to which the hub redirects names this server, and not the
+// token.
+func TestStoreRefuses(t *testing.T) {
+	h := newHub(t)
+	h.Set(func() { h.StoreStatus = http.StatusForbidden })
+	_, err := clientOf(h, t.TempDir()).Pull(t.Context(), model, "", all)
+	if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "to which") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestErrors(t *testing.T) {
 	h := newHub(t)
 	for _, c := range []struct {
@@ -231,7 +329,7 @@ func TestErrors(t *testing.T) {
 	}{
 		{"no such model", nil, "org/other", ErrNotFound, "org/other"},
 		{"a token is needed", func(*Client) { h.Token = "secret" }, model, ErrDenied, "HF_TOKEN"},
-		{"another token is needed", func(c *Client) { h.Token, c.Token = "secret", "wrong" }, model, ErrDenied, "licence"},
+		{"another token is needed", func(c *Client) { h.Token, c.Token = "secret", "wrong" }, model, ErrDenied, "does not accept the token"},
 		{"busy for too long", func(*Client) { h.Busy = 100 }, model, ErrUnreachable, "503"},
 		{"no hub", func(*Client) { h.Status = http.StatusTeapot }, model, ErrUnreachable, "418"},
 		{"nobody there", func(c *Client) { c.Endpoint = "http://127.0.0.1:1" }, model, ErrUnreachable, "127.0.0.1:1"},
@@ -339,7 +437,7 @@ func TestFromEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := FromEnvironment()
-	if err != nil || c.Endpoint != "https://huggingface.co" || c.Token != "from a file" || c.Cache != filepath.Join(home, "hub") || Offline() {
+	if err != nil || c.Endpoint != "https://huggingface.co" || c.Token != "from a file" || c.Cache != filepath.Join(home, "hub") || Offline() != "" {
 		t.Errorf("%+v, error %v", c, err)
 	}
 	t.Setenv("HF_HUB_CACHE", filepath.Join(t.TempDir(), "elsewhere"))
@@ -350,7 +448,7 @@ func TestFromEnvironment(t *testing.T) {
 	t.Setenv("HF_TOKEN", "given")
 	t.Setenv("HF_ENDPOINT", "https://mirror.example/")
 	t.Setenv("HF_HUB_OFFLINE", "1")
-	if c, err = FromEnvironment(); err != nil || c.Endpoint != "https://mirror.example" || c.Token != "given" || !Offline() {
+	if c, err = FromEnvironment(); err != nil || c.Endpoint != "https://mirror.example" || c.Token != "given" || Offline() != "HF_HUB_OFFLINE" {
 		t.Errorf("%+v, error %v", c, err)
 	}
 	t.Setenv("HF_ENDPOINT", "mirror")

@@ -3,11 +3,14 @@ package hub
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,7 +24,7 @@ var transport = func() http.RoundTripper {
 
 // request sends a request for the path of the hub. If the argument from is greater than 0, the request asks for the
 // content from this byte offset on. The token goes to the hub alone, and not to another server to which the hub
-// redirects. A HEAD request is not redirected to another server.
+// redirects, nor from https to http. A HEAD request is not redirected to another server.
 func (c *Client) request(ctx context.Context, method, path string, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.Endpoint+path, nil)
 	if err != nil {
@@ -42,7 +45,7 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 			return http.ErrUseLastResponse
 		case len(via) > 9:
 			return errors.New("the hub redirects without end")
-		case elsewhere:
+		case elsewhere || via[0].URL.Scheme == "https" && next.URL.Scheme != "https":
 			next.Header.Del("Authorization")
 		}
 		return nil
@@ -56,13 +59,17 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 
 // unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx has ended, its cause, such as a
 // timeout of this package, takes the place of err. A cause that is or wraps context.Canceled or
-// context.DeadlineExceeded is returned as it is, because another attempt would be useless.
+// context.DeadlineExceeded is returned as it is, because another attempt would be useless. So is an error about a
+// certificate, which is not temporary either.
 func unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
 			return cause
 		}
 		err = cause
+	}
+	if errors.As(err, new(*tls.CertificateVerificationError)) {
+		return fmt.Errorf("%w: %w; SSL_CERT_FILE names a file with the certificates to trust", ErrUnreachable, err)
 	}
 	return &temporary{error: fmt.Errorf("%w: %w", ErrUnreachable, err)}
 }
@@ -76,23 +83,37 @@ type temporary struct {
 
 func (t *temporary) Unwrap() error { return t.error }
 
+// IsTemporary reports whether another call of Pull may succeed after the given error of Pull, and continue its
+// downloads.
+func IsTemporary(err error) bool { return errors.As(err, new(*temporary)) }
+
 // refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. The
 // argument what names the content in the message.
 func (p *pull) refused(r *http.Response, what string) error {
-	page := p.Endpoint + "/" + p.id
+	page, token := p.Address()+"/"+p.id, cmp.Or(p.tokenFrom, "the caller")
+	from := p.Address()
+	if hub, err := url.Parse(p.Endpoint); err == nil && hub.Host != r.Request.URL.Host {
+		from = r.Request.URL.Host + ", to which " + from + " redirects,"
+	}
 	switch {
 	case r.StatusCode == http.StatusOK, r.StatusCode == http.StatusPartialContent:
+		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "text/html") {
+			return fmt.Errorf("%w: %s answers with a web page for %s", ErrUnreachable, from, what)
+		}
 		return nil
+	case from != p.Address():
 	case (r.StatusCode == http.StatusUnauthorized || r.StatusCode == http.StatusForbidden) && p.Token == "":
 		// The hub gives the same answer for a model that does not exist.
 		return fmt.Errorf("%w to %s (%s): the name may be wrong, or the model needs a token in HF_TOKEN", ErrDenied, page, r.Status)
-	case r.StatusCode == http.StatusUnauthorized, r.StatusCode == http.StatusForbidden:
-		return fmt.Errorf("%w to %s with the token of HF_TOKEN (%s): its account may have to accept the licence there",
-			ErrDenied, page, r.Status)
+	case r.StatusCode == http.StatusUnauthorized:
+		return fmt.Errorf("%w to %s: it does not accept the token of %s (%s)", ErrDenied, page, token, r.Status)
+	case r.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("%w to %s with the token of %s (%s): its account may have to accept the licence there",
+			ErrDenied, page, token, r.Status)
 	case r.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%w: %s at %s", ErrNotFound, what, page)
 	}
-	err := fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, what)
+	err := fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, from, r.Status, what)
 	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode >= 500 {
 		seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
 		return &temporary{error: err, after: min(time.Duration(seconds)*time.Second, 2*time.Minute)}

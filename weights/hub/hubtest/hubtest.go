@@ -3,6 +3,7 @@
 package hubtest
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"fmt"
@@ -31,8 +32,11 @@ type Hub struct {
 	Requests      []string // requests since the last call of Set: "METHOD PATH", or "store METHOD RANGE"
 	Token         string   // token that a client must send; "" means none
 	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
+	Etag          string   // etag of all files; "" means the digest of each
+	Page          bool     // whether the hub sends a web page in place of each file that is not large
 	Garbage       bool     // whether the store sends zeros instead of the content
 	Status        int      // HTTP status of all answers except those of the store; 0 means the usual status of each
+	StoreStatus   int      // HTTP status of all answers of the store; 0 means the usual status of each
 	Busy          int      // number of the next answers that have the status 503
 	Unsatisfiable bool     // whether the store refuses every range
 	CutList       int      // number of the next answers that end within the list of the files
@@ -87,13 +91,19 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	if h.Page && !h.Large[name] {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Etag", `W/"login"`)
+		_, _ = w.Write([]byte("<html>log in</html>"))
+		return
+	}
 	if h.Large[name] {
-		w.Header().Set("X-Linked-Etag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
+		w.Header().Set("X-Linked-Etag", cmp.Or(h.Etag, fmt.Sprintf(`"%x"`, sha256.Sum256(content))))
 		w.Header().Set("X-Linked-Size", fmt.Sprint(len(content)))
 		http.Redirect(w, r, h.store.URL+"/"+name, http.StatusFound)
 		return
 	}
-	w.Header().Set("Etag", fmt.Sprintf(`"%x"`, sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(content)), content...))))
+	w.Header().Set("Etag", cmp.Or(h.Etag, fmt.Sprintf(`"%x"`, sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(content)), content...)))))
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	if r.Method == http.MethodGet {
 		_, _ = w.Write(content)
@@ -108,6 +118,10 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	content := h.Files[strings.TrimPrefix(r.URL.Path, "/")]
 	if h.Garbage {
 		content = make([]byte, len(content))
+	}
+	if h.StoreStatus != 0 {
+		w.WriteHeader(h.StoreStatus)
+		return
 	}
 	if h.Unsatisfiable && r.Header.Get("Range") != "" {
 		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
