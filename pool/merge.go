@@ -409,7 +409,11 @@ func (j *joinedOutput) policy() seqio.DuplicatePolicy {
 // ErrMixture if the files were made with other settings or from an input of another size or modification time, or if
 // the manifest does not describe them.
 func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (bool, error) {
-	complete := true
+	orphans := existing(m.manifest.Replaced(paths))
+	if len(orphans) > 0 && !m.Force {
+		return false, fmt.Errorf("%s would lie beside the ids of another output: %w", orphans[0], ErrMixture)
+	}
+	complete := len(orphans) == 0
 	for _, path := range paths {
 		if _, err := os.Lstat(path); err != nil {
 			complete = false

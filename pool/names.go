@@ -10,12 +10,16 @@ import (
 
 // keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
 // the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
-// compute the output again. keepNames does not look for an earlier name if the output under the name that this run has
-// chosen was made from the file, or is not in the manifest.
+// compute the output again. keepNames looks for an earlier name if neither the manifest nor the folder has an output
+// under the name that this run has chosen. It also looks for one if the output under that name is of another input, and
+// the manifest has an output of this input.
 func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
-	made := map[string]bool{} // file names of all outputs in the manifest, whatever their folder
+	made := map[string]bool{}   // file names of all outputs in the manifest, whatever their folder
+	inputs := map[string]bool{} // absolute paths of the inputs of all outputs in the manifest
 	for path := range m.Outputs() {
 		made[filepath.Base(path)] = true
+		entry, _, _ := m.Find(path)
+		inputs[entry.Input.Absolute] = true
 	}
 	taken := map[string]bool{}
 	for _, f := range j.Files {
@@ -24,7 +28,8 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	j.Files = slices.Clone(j.Files)
 	for i, f := range j.Files {
 		entry, _, known := m.Find(j.Output.Main(f))
-		if f.once() || known && madeFrom(ctx, f, entry) || !known && len(j.Output.existing(f)) > 0 {
+		input := store.ValidText(absolute(f.Path))
+		if f.once() || known && (entry.Input.Absolute == input || !inputs[input]) || !known && len(j.Output.existing(f)) > 0 {
 			continue
 		}
 		for _, f.Name = range f.Names() {

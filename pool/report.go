@@ -66,6 +66,7 @@ type FileReport struct {
 	Cut               []Truncation     // some of the truncated records
 	Repeated          int64            // number of records whose sequences were computed for earlier records
 	Overflows         int64            // number of values that Output.DType turned into infinities
+	CutShort          bool             // whether the file may be cut short (see seqio.Reader.CutShort)
 	Skipped           map[string]int64 // number of skipped records, by reason
 	Examples          []seqio.Skip     // some of the skipped records
 	Outputs           []store.File

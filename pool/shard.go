@@ -218,7 +218,7 @@ func (j *Job) writePlan() error {
 	if j.claim.err != nil {
 		return outputFolderError(j.Output.Dir, j.claim.err)
 	}
-	_, err := store.WriteFiles([]string{path}, nil, func(files []io.Writer) error {
+	_, err := store.WriteFiles([]string{path}, func(files []io.Writer) error {
 		_, err := files[0].Write(j.plan)
 		return err
 	})

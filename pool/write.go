@@ -119,7 +119,7 @@ func (f *fileJob) commit() error {
 		report.Skipped[reason] += n
 		skipped += n
 	}
-	report.Examples, report.Overflows = reader.Skipped(), f.out.Overflows()
+	report.Examples, report.Overflows, report.CutShort = reader.Skipped(), f.out.Overflows(), reader.CutShort()
 	if reader.Records() != report.Records+skipped {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w", f.label(), reader.Records(), report.Records, skipped, errLost)
 	}

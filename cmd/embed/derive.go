@@ -61,7 +61,7 @@ func (d *derived) embedded() (list []seqio.Input) {
 // derive translates the inputs of a preset into FASTA files in the output folder. It returns the FASTA files that the
 // models embed, as inputs, and a failure for each input that cannot be translated. Before it writes a file it claims
 // the folder for the jobs of the models (see pool.Claim), until release is called.
-func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input, models []*model) (list []seqio.Input, failed []pool.Failure, release func(), err error) {
+func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, release func(), err error) {
 	if err := c.readManifest(ctx); err != nil {
 		return nil, nil, nil, err
 	}
@@ -69,7 +69,7 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input, models []*
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	leave, err := pool.Claim(commandLine(), jobsOf(models)...)
+	leave, err := pool.Claim(commandLine(), jobsOf(c.models)...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -162,7 +162,7 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
 	return c.once(ctx, d.paths[0], func() (bool, error) { return c.compare(t) }, func() error {
-		files, err := store.WriteFiles(d.paths, c.manifest.Replaced(d.paths), t.write)
+		files, err := store.WriteFiles(d.paths, t.write)
 		switch {
 		case t.err != nil:
 			return t.err

@@ -113,6 +113,7 @@ type command struct {
 	ordinals  []int         // indices of the GPUs that --gpus names; nil for --gpus all or none
 	expanded  []string      // arguments that are folders or globs, and led to inputs
 	presetRun *presetRun    // nil without --preset
+	models    []*model      // the open models
 	total     pool.Summary  // summary of the DNA model and the protein model together
 }
 
@@ -136,23 +137,24 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	defer closeAll(processors)
 
-	var models []*model
 	defer func() {
-		for _, m := range models {
+		for _, m := range c.models {
 			m.checkpoint.Close()
 		}
 	}()
 	if c.preset != nil {
 		c.presetRun = &presetRun{command: c}
 		reading = seqio.Options{} // of the FASTA files that the preset makes
-		if models, err = c.openModels(ctx, []seqio.Alphabet{seqio.DNA, seqio.Protein}, reading, processors); err != nil {
-			return err
+		for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
+			if _, err := c.modelFor(ctx, a, reading, processors); err != nil {
+				return err
+			}
 		}
 		if c.dryRun {
 			listFailures(c, absent)
-			return c.presetRun.survey(ctx, inputs, models)
+			return c.presetRun.survey(ctx, inputs)
 		}
-		derived, failed, release, err := c.presetRun.derive(ctx, inputs, models)
+		derived, failed, release, err := c.presetRun.derive(ctx, inputs)
 		if err != nil {
 			return err
 		}
@@ -164,19 +166,14 @@ func (c *command) embed(ctx context.Context) error {
 		return err
 	}
 	listFailures(c, slices.Concat(absent, failed))
-	if c.preset == nil {
-		if models, err = c.openModels(ctx, alphabets(dna, protein), reading, processors); err != nil {
-			return err
-		}
-	}
-	used, err := assign(ctx, c, models, dna, protein)
+	models, err := assign(ctx, c, dna, protein, func(a seqio.Alphabet) (*model, error) { return c.modelFor(ctx, a, reading, processors) })
 	switch {
 	case err != nil:
 		return err
 	case c.dryRun:
-		return c.surveyAll(ctx, used)
+		return c.surveyAll(ctx, models)
 	}
-	return c.writeFailures(ctx, c.runModels(ctx, used, processors))
+	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
 }
 
 // classify calls pool.Plan, and gives different output names to inputs of one model. It logs the alphabet of each file.
@@ -195,16 +192,6 @@ func classify(ctx context.Context, c *command, inputs []seqio.Input, reading seq
 		}
 	}
 	return dna, protein, failed, nil
-}
-
-// alphabets returns the alphabets of the lists that are not empty. The files of a list have the same alphabet.
-func alphabets(lists ...[]pool.File) (present []seqio.Alphabet) {
-	for _, files := range lists {
-		if len(files) > 0 {
-			present = append(present, files[0].Alphabet)
-		}
-	}
-	return present
 }
 
 // listFailures logs failed inputs and adds them to the summary.
@@ -242,44 +229,46 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	return nil
 }
 
-// openModels opens a model for each of the alphabets, and gives it a job without files. The models that it returns are
-// open also after an error.
-func (c *command) openModels(ctx context.Context, alphabets []seqio.Alphabet, reading seqio.Options, processors []*processor) (models []*model, err error) {
-	for _, a := range alphabets {
-		m, err := c.openOrPull(ctx, a)
-		if err != nil {
-			return models, err
-		}
-		models = append(models, m)
-		if m.job, err = c.newJob(ctx, m, reading, processors); err != nil {
-			return models, err
-		}
+// modelFor returns the model for an alphabet. If the model is not open yet, modelFor opens it and gives it a job
+// without files.
+func (c *command) modelFor(ctx context.Context, a seqio.Alphabet, reading seqio.Options, processors []*processor) (*model, error) {
+	if i := slices.IndexFunc(c.models, func(m *model) bool { return m.Alphabet == a }); i >= 0 {
+		return c.models[i], nil
 	}
-	return models, nil
+	m, err := c.openOrPull(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	c.models = append(c.models, m)
+	m.job, err = c.newJob(ctx, m, reading, processors)
+	return m, err
 }
 
-// assign gives the files to the jobs of the models, and returns the models that have files. It checks that no existing
-// output was made with other settings.
-func assign(ctx context.Context, c *command, models []*model, dna, protein []pool.File) (used []*model, err error) {
-	for _, m := range models {
-		if m.job.Files = dna; m.Alphabet == seqio.Protein {
-			m.job.Files = protein
-		}
-		if len(m.job.Files) == 0 {
+// assign gives the files of each alphabet to the job of a model, which the function open returns. It returns the models
+// that have files. It checks that no existing output was made with other settings, and that no two outputs have the
+// same name.
+func assign(ctx context.Context, c *command, dna, protein []pool.File, open func(seqio.Alphabet) (*model, error)) (models []*model, err error) {
+	for _, files := range [][]pool.File{dna, protein} {
+		if len(files) == 0 {
 			continue
 		}
+		m, err := open(files[0].Alphabet)
+		if err != nil {
+			return nil, err
+		}
+		m.job.Files = files
 		if err := c.divide(m.job, c.log); err != nil {
 			return nil, err
 		}
 		if err := m.job.Check(ctx); err != nil {
 			return nil, err
 		}
-		used = append(used, m)
+		models = append(models, m)
 	}
-	if len(used) == 2 && used[0].checkpoint.Label == used[1].checkpoint.Label {
-		return used, checkNames(slices.Concat(dna, protein), true)
+	if len(models) == 2 && models[0].checkpoint.Label == models[1].checkpoint.Label {
+		return models, checkNames(slices.Concat(dna, protein), true)
 	}
-	return used, nil
+	return models, nil
 }
 
 // jobsOf returns the jobs of models.

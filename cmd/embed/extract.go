@@ -33,9 +33,12 @@ func declareExtract(f *pflag.FlagSet, e *extractFlags) {
 // elements.
 type spacedList struct{ pflag.Value }
 
+// listSpace matches what may be between two elements of a list.
+var listSpace = regexp.MustCompile(`\s*,\s*|\s+`)
+
 // Set sets the flag to a list whose elements are separated by spaces or commas.
 func (l spacedList) Set(list string) error {
-	return l.Value.Set(strings.Join(strings.Fields(strings.ReplaceAll(list, ",", " ")), ","))
+	return l.Value.Set(listSpace.ReplaceAllString(strings.TrimSpace(list), ","))
 }
 
 // extractPoolings maps the values of --include, a flag of fair-esm's extract.py, to poolings.

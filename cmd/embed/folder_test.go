@@ -66,9 +66,9 @@ func TestForceRemovesOtherColumns(t *testing.T) {
 		}
 	}
 	complete()
-	// A run that was killed before it removed the array leaves it. A rerun must remove it.
+	// An array that is put there again belongs to other ids. A rerun must remove it.
 	write(t, "out/a.esm2-tiny.mean.npy", mean)
-	if r := embed(t, "inspect", "out").wantCode(exitSome); !strings.Contains(r.stdout, "changed     a.esm2-tiny.mean.npy  belongs to an earlier output") {
+	if r := embed(t, "inspect", "out").wantCode(exitSome); !strings.Contains(r.stdout, "changed     a.esm2-tiny.mean.npy  belongs to an earlier output, whose list of ids") {
 		t.Errorf("embed inspect:\n%s", r.stdout)
 	}
 	embed(t, npyArgs("--pool", "cls", "a.faa")...).wantCode(exitNothing).wantProblem("mean.npy was made with", "--force")

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -235,7 +237,7 @@ func TestFolderWithABadEntry(t *testing.T) {
 }
 
 // TestLinkedManifest checks a manifest and a list of failed files that are symbolic links, one of them to a file that
-// does not exist yet. The run must write to the files to which the links lead.
+// does not exist yet. The run must write to the files to which the links lead, and a repair must keep the links.
 func TestLinkedManifest(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -254,8 +256,18 @@ func TestLinkedManifest(t *testing.T) {
 	if n := strings.Count(read(t, "there-"+store.ManifestName), "b.esm2-tiny.npy"); n == 0 {
 		t.Error("the manifest does not have the second output")
 	}
-	if list := read(t, "out/"+pool.FailedFiles); !strings.Contains(list, "bad.faa|record|") {
+	if list := read(t, "there-"+pool.FailedFiles); !strings.Contains(list, "bad.faa|record|") {
 		t.Errorf("the list of failed files is %q", list)
+	}
+	write(t, "there-"+store.ManifestName, read(t, "there-"+store.ManifestName)+"damaged\n")
+	embed(t, "inspect", "--repair", "out").wantCode(exitSome)
+	for _, name := range []string{store.ManifestName, pool.FailedFiles} {
+		if _, err := os.Readlink("out/" + name); err != nil {
+			t.Error(err)
+		}
+	}
+	if strings.Contains(read(t, "there-"+store.ManifestName), "damaged") {
+		t.Error("the manifest is not repaired")
 	}
 }
 
@@ -265,7 +277,7 @@ func TestOnePipeTwice(t *testing.T) {
 	if err := errors.Join(syscall.Mkfifo("pipe", 0o600), os.Symlink("pipe", "link")); err != nil {
 		t.Fatal(err)
 	}
-	embed(t, npyArgs("pipe", "link")...).wantCode(exitNothing).wantProblem("link is the pipe")
+	embed(t, npyArgs("pipe", "link")...).wantCode(exitNothing).wantProblem("link is the pipe or device")
 	write(t, "in/a.faa", proteinFile)
 	if err := syscall.Mkfifo("in/b.faa", 0o600); err != nil {
 		t.Fatal(err)
@@ -292,4 +304,30 @@ func TestReaderOfTheSummaryEnds(t *testing.T) {
 	w.Close()
 	read(t, "out/"+store.ReportName)
 	embed(t, "inspect", "out").wantCode(exitDone)
+}
+
+// TestForceInAFolderThatIsNotUTF8 checks that a run with --force removes arrays in its output folder only, if the name
+// of the folder is not UTF-8, and another folder has the name that the manifest would give to it.
+func TestForceInAFolderThatIsNotUTF8(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	const latin, utf8 = "caf\xe9", "café"
+	run := func(args ...string) {
+		t.Helper()
+		embed(t, append([]string{"--esm-model", tiny, "--format", "npy", "a.faa"}, args...)...).wantCode(exitDone)
+	}
+	if err := os.Mkdir(latin, 0o777); err != nil {
+		t.Skip("names that are not UTF-8 are not possible here: ", err)
+	}
+	for _, folder := range []string{latin, utf8} {
+		run("--pool", "mean,cls", "-o", folder)
+	}
+	before := contents(t, utf8)
+	run("--force", "--pool", "cls", "-o", latin)
+	if !maps.Equal(before, contents(t, utf8)) {
+		t.Errorf("the other folder holds %q", files(t, utf8))
+	}
+	if got := files(t, latin); slices.Contains(got, "a.esm2-tiny.mean.npy") || !slices.Contains(got, "a.esm2-tiny.npy") {
+		t.Errorf("the folder holds %q", got)
+	}
 }

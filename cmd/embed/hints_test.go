@@ -35,6 +35,7 @@ func TestHints(t *testing.T) {
 		{&pool.DeviceError{Device: "cuda:0", Err: errors.New("unspecified launch failure")}, "--gpus none"},
 		{&pool.DeviceError{Device: "cpu (2 threads)", Err: errors.New("a checkpoint on a disk that failed")}, ""},
 		{kernels.ErrUnsupported, "--gpus none"},
+		{fmt.Errorf("cpu (2 threads) does not compute this model: %w", kernels.ErrUnsupported), ""},
 		{&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, ""},
 		{&pool.DeviceError{Device: "cuda:0", Err: pool.ErrStalled}, "--stall-timeout"},
 		{store.ErrFormat, "--format"},
@@ -53,7 +54,7 @@ func TestHints(t *testing.T) {
 		{seqio.ErrLimit, ""},
 		{seqio.ErrDuplicateID, "--duplicates suffix"},
 	} {
-		wrapped := fmt.Errorf("p.faa: %w", c.err)
+		wrapped := fmt.Errorf("%w, for p.faa", c.err)
 		hint := strings.TrimPrefix(withHint(wrapped).Error(), wrapped.Error())
 		if !strings.Contains(hint, c.want) || c.want == "" && hint != "" {
 			t.Errorf("%v: the hint is %q, want %q", c.err, hint, c.want)

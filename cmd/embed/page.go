@@ -88,7 +88,7 @@ func writePage(c *command, code int, err error) error {
 		return nil
 	}
 	p := newPage(c, r)
-	if _, err := store.WriteFiles([]string{c.page}, nil, func(files []io.Writer) error { return p.Write(files[0]) }); err != nil {
+	if _, err := store.WriteFiles([]string{c.page}, func(files []io.Writer) error { return p.Write(files[0]) }); err != nil {
 		return fmt.Errorf("the page of the run: %w", err)
 	}
 	c.log.Info("the page of the run is written", "page", c.page)

@@ -182,7 +182,7 @@ func TestPresetInUse(t *testing.T) {
 		t.Errorf("the folder has changed, and holds %q", files(t, "out"))
 	}
 	withSmallPreset(t, "--force", "--expected-length", "300", "a.fna").wantCode(exitDone)
-	wantFiles(t, "out", "a_DNABERT_S.pt", "a_ESM.pt", "a_chunked300.fa", "a_identified_nucleotide.fa", "a_identified_protein.faa",
+	wantFiles(t, "out", "a_DNABERT_S.pt", "a_ESM.pt", "a_chunked300.fa", "a_chunked500.fa", "a_identified_nucleotide.fa", "a_identified_protein.faa",
 		"a_merged.pt", "manifest.jsonl")
 }
 

@@ -33,10 +33,11 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // survey is the dry run of a preset: it prints the work for each input and writes no file. To count the chunks, frames
 // and tokens, it translates the inputs.
-func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, models []*model) (err error) {
+func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input) (err error) {
 	if c.manifest, err = store.ReadManifest(c.out); err != nil {
 		return err
 	}
+	models := c.models
 	todo, err := c.plan(inputs)
 	if err != nil {
 		return err

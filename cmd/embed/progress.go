@@ -300,6 +300,9 @@ func (p *progress) FileFinished(f pool.FileReport) {
 		p.log.Warn("records were truncated: --long window or --max-length uses more of them", "input", f.Path,
 			"records", f.Truncated, "first", strings.Join(first, ", "))
 	}
+	if f.CutShort {
+		p.log.Warn("the file may be cut short: it lacks the empty block with which bgzip ends a file", "input", f.Path)
+	}
 	if f.Overflows > 0 {
 		p.log.Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
 	}

@@ -71,6 +71,23 @@ func TestShardsOfBothModels(t *testing.T) {
 	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
 }
 
+// TestMergeBesideOtherArrays checks that embed merge does not write a list of ids beside arrays of another run, unless
+// --force removes the arrays.
+func TestMergeBesideOtherArrays(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", manyProteins("a", 70))
+	embed(t, npyArgs("--pool", "mean,cls", "a.faa")...).wantCode(exitDone)
+	if err := os.Remove("out/a.esm2-tiny.ids.txt"); err != nil {
+		t.Fatal(err)
+	}
+	for _, shard := range []string{"1/2", "2/2"} {
+		embed(t, "--esm-model", tiny, "--format", "npy", "--pool", "max", "--shard", shard, "-o", "shards", "a.faa").wantCode(exitDone)
+	}
+	embed(t, "merge", "-o", "out", "shards").wantCode(exitNothing).wantProblem("a.esm2-tiny.cls.npy would lie beside the ids of another output", "--force")
+	embed(t, "merge", "--force", "-o", "out", "shards").wantCode(exitDone)
+	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
+}
+
 // TestShardsOfCompressedInputs checks that the log of a shard gives the number of inputs that the shard has to
 // decompress as a whole.
 func TestShardsOfCompressedInputs(t *testing.T) {

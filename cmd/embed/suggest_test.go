@@ -49,7 +49,7 @@ func TestMisspelt(t *testing.T) {
 		"--nogpu p.faa":                        "there is no flag --nogpu; embed has --gpus none",
 	} {
 		r := embedWith(t, nil, strings.Fields(args)...).wantCode(exitUsage)
-		r.wantProblem(want, "embed --help")
+		r.wantProblem(want, "--help lists the flags")
 		if strings.Contains(r.stderr, "strconv") || strings.Contains(r.stderr, "invalid syntax") {
 			t.Errorf("%s: %s", args, r.stderr)
 		}

@@ -79,13 +79,14 @@ func translateCommand(ctx context.Context, _ machine, args, environ []string, st
 	if err := checkChoices(s.policies()); err != nil {
 		return exitUsage, err
 	}
-	if s.least == 0 {
+	if !flags.Changed("min-length") {
 		s.least = map[bool]int{false: 1, true: 30}[s.orfs]
 	}
+	s.least = max(s.least, 1) // a protein of no amino acid is no record
 	if s.out == "" {
 		err = s.translate(ctx, genetic, inputs, stdout)
 	} else {
-		_, err = store.WriteFiles([]string{s.out}, nil, func(files []io.Writer) error { return s.translate(ctx, genetic, inputs, files[0]) })
+		_, err = store.WriteFiles([]string{s.out}, func(files []io.Writer) error { return s.translate(ctx, genetic, inputs, files[0]) })
 	}
 	return exitCode(err, 0, 0), err
 }

@@ -26,6 +26,10 @@ func TestTranslateCommand(t *testing.T) {
 			t.Errorf("%s: standard error says %q", args, r.stderr)
 		}
 	}
+	one := embed(t, "translate", "--gaps", "remove", "--orfs", "--min-length", "1", "a.fna").wantCode(exitDone)
+	if r := embed(t, "translate", "--gaps", "remove", "--orfs", "--min-length", "0", "a.fna").wantCode(exitDone); r.stdout != one.stdout || r.stdout == "" {
+		t.Errorf("with --min-length 0 %q, with 1 %q", r.stdout, one.stdout)
+	}
 	embed(t, "translate", "--gaps", "remove", "--min-length", "4", "-o", "p.faa", "a.fna").wantCode(exitDone)
 	if got := read(t, "p.faa"); got != ">s1_F1\nMA*T\n>s1_R1\nGSGH\n" {
 		t.Errorf("-o writes %q", got)

@@ -151,27 +151,32 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first 16 letters of a sequence, gaps not counted. It saves time: contradicted
-// counts all letters of a record only if the guess is not the alphabet of the input.
-func glance(seq []byte) Alphabet {
+// fits reports whether a few letters of a sequence are those of an alphabet: for DNA, the first 16 letters and 16 from
+// the middle are all A, C, G, T, U, N or X; for proteins, two of the first 16 are no nucleotide codes. Gaps do not
+// count. It saves time: contradicted counts all letters of a record only if they do not fit.
+func fits(a Alphabet, seq []byte) bool {
+	var c composition
+	sample(&c, seq)
+	if a == Protein {
+		return c[amino] >= 2
+	}
+	sample(&c, seq[len(seq)/2:])
+	return c[code]+c[amino] == 0
+}
+
+// sample adds the first 16 letters of a sequence to the counts. Gaps do not count.
+func sample(c *composition, seq []byte) {
 	const most = 16
-	plain, letters := 0, 0
+	letters := 0
 	for _, b := range seq {
-		class := classOf[b]
-		if class == noLetter {
+		if classOf[b] == noLetter {
 			continue
 		}
-		if class <= classN || class == masked {
-			plain++
-		}
+		c[classOf[b]]++
 		if letters++; letters == most {
-			break
+			return
 		}
 	}
-	if 100*plain >= 60*letters {
-		return DNA
-	}
-	return Protein
 }
 
 // ballot collects the evidence of the first records of an input.
@@ -232,10 +237,10 @@ type decision struct {
 }
 
 // contradicted compares a record with the alphabet of the input. It returns the other alphabet if the record is certain
-// evidence for that alphabet and glance guesses it, too; if not, it returns Unknown. It always returns Unknown if the
-// user gave the alphabet or the input is FASTQ.
+// evidence for that alphabet; if not, it returns Unknown. It misses records that seem to fit the alphabet of the input
+// (see fits). It always returns Unknown if the user gave the alphabet or the input is FASTQ.
 func (d *decision) contradicted(seq []byte) Alphabet {
-	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
+	if d.Why == "" || d.Why == BecauseFASTQ || fits(d.Alphabet, seq) {
 		return Unknown
 	}
 	var c composition

@@ -146,6 +146,10 @@ func TestMixedInputIsAnError(t *testing.T) {
 		{"record 100", manyRecords(99, gene) + manyRecords(1, protein), "DNA", "protein", 199},
 		{"record 101", manyRecords(100, gene) + manyRecords(1, protein), "DNA", "protein", 201},
 		{"a gene as record 3001", manyRecords(3000, protein) + manyRecords(1, gene), "protein", "DNA", 6001},
+		{"a linker as record 101", manyRecords(100, gene) + manyRecords(1, strings.Repeat("GGGGS", 8)), "DNA", "protein", 201},
+		{"silk as record 101", manyRecords(100, gene) + manyRecords(1, strings.Repeat("GAGAGS", 9)), "DNA", "protein", 201},
+		{"X before a protein", manyRecords(100, gene) + manyRecords(1, strings.Repeat("X", 20)+strings.Repeat(protein, 2)), "DNA", "protein", 201},
+		{"a primer as record 101", manyRecords(100, protein) + manyRecords(1, "RYSWKMBRYSWKMB"+strings.Repeat("ACGT", 40)), "protein", "DNA", 201},
 		{"a soft-masked gene", manyRecords(300, protein) + strings.ToLower(manyRecords(1, gene)), "protein", "DNA", 601},
 	} {
 		want := fmt.Sprintf("this record looks like %s, and others before it like %s", tt.then, tt.first)

@@ -122,6 +122,7 @@ func (b *blocks) Read(p []byte) (int, error) {
 		}
 		n, err := b.member.Read(p[:min(int64(len(p)), left)])
 		b.text += int64(n)
+		b.read += int64(n)
 		if err == io.EOF && b.text < b.limit {
 			err = b.next()
 		}
@@ -137,6 +138,7 @@ func (b *blocks) Read(p []byte) (int, error) {
 // next opens the next gzip member and calls b.began. It returns io.EOF after the last member.
 func (b *blocks) next() error {
 	b.end = b.offset()
+	b.ended()
 	if err := b.skipPadding(); err != nil {
 		return err
 	}
@@ -205,8 +207,9 @@ func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	return cut, nil
 }
 
-// newPartSource returns a source for the text of a file of bgzip between two places.
-func newPartSource(f io.ReaderAt, from, to place) (*source, error) {
+// newPartSource returns a source for the text of a file of bgzip between two places. last says that the second one is
+// the end of the file.
+func newPartSource(f io.ReaderAt, from, to place, last bool) (*source, error) {
 	s := &source{close: func() {}, compression: "gzip",
 		disk: &diskReader{r: io.NewSectionReader(f, from.offset, to.after()-from.offset), hash: sha256.New()}}
 	if from.offset == to.after() {
@@ -227,5 +230,8 @@ func newPartSource(f io.ReaderAt, from, to place) (*source, error) {
 		return nil, s.explain(err)
 	}
 	s.content, s.packed = b, b.packed
+	if last {
+		s.lastBlock = b.members
+	}
 	return s, nil
 }

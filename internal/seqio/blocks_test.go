@@ -78,7 +78,7 @@ func TestBlocksOfBgzip(t *testing.T) {
 
 // TestOnlyFilesOfBgzipAreCut checks which files are cut into consecutive parts: plain files and files that begin like
 // those of bgzip. Other gzip files must be interleaved: each part reads the whole file and returns some of its records.
-// In each case two parts together must have all records.
+// In each case two parts together must have all records. Only a file without the last block of bgzip may be cut short.
 func TestOnlyFilesOfBgzipAreCut(t *testing.T) {
 	text := []byte(strings.Repeat(">a\nACGTTGCATCGATCGATCGATCAGCA\n", 10))
 	all := func() int { return len(text) }
@@ -103,6 +103,28 @@ func TestOnlyFilesOfBgzipAreCut(t *testing.T) {
 		want, whole, err := readFile(path, Options{Duplicates: DuplicateKeep})
 		if err != nil || whole.Interleaved() == c.cut {
 			t.Errorf("%s: interleaved %v, %v", name, whole.Interleaved(), err)
+		}
+		cutShort := 0
+		for _, to := range []int64{0, whole.Size / 2, whole.Size} { // the whole file, and its two parts
+			p := Part{}
+			if to > 0 {
+				p = whole
+				p.From, p.To = max(0, to-(whole.Size+1)/2), to
+			}
+			r, err := Open(path, Options{Duplicates: DuplicateKeep, Part: p})
+			for err == nil {
+				_, err = r.Read()
+			}
+			if err != io.EOF {
+				t.Errorf("%s: %v", name, err)
+			}
+			if r.CutShort() {
+				cutShort++
+			}
+			r.Close()
+		}
+		if missing := name == "without the end"; name != "bgzip and gzip" && cutShort != map[bool]int{true: 2}[missing] {
+			t.Errorf("%s: %d of the readers of the file and its two parts say that the file may be cut short", name, cutShort)
 		}
 		for at := range whole.Size {
 			if got, _, err := readParts(path, whole, []int64{at}); err != nil || !sameRecords(got, want) {

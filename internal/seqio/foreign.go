@@ -11,12 +11,23 @@ func (p *parser) foreign(start []byte) error {
 	switch {
 	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")):
 		hint = "; this is text in UTF-16, and has to be saved as UTF-8"
+	case len(start) > 1 && (start[0] == 0 || start[1] == 0) && bytes.ContainsAny(start[:2], ">@"):
+		hint = "; this is text in UTF-16, and has to be saved as UTF-8"
 	case start[0] == ';' || start[0] == '#':
 		hint = "; comments have to be removed"
+	}
+	for magic, format := range otherFormats {
+		if bytes.HasPrefix(start, []byte(magic)) {
+			hint = "; this is " + format
+		}
 	}
 	return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q%s",
 		start, hint)
 }
+
+// otherFormats maps the beginnings of files to the names of their formats.
+var otherFormats = map[string]string{"# STOCKHOLM": "an alignment in Stockholm format", "#NEXUS": "NEXUS", "##fileformat=VCF": "VCF",
+	"##gff-version": "GFF", "LOCUS ": "GenBank", "ID   ": "EMBL or UniProt text"}
 
 // pirCodes lists the codes for the type of a sequence with which a PIR header begins.
 var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}

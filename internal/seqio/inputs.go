@@ -28,10 +28,9 @@ var (
 
 // LeftOut counts, by extension, the files in and below a folder that are not inputs. Hidden files are not counted.
 type LeftOut struct {
-	Folder string
-	// Extensions are in lower case, such as ".txt.gz". "" stands for a file without extension, and "pipes and devices" for
-	// what has the extension of an input but is no file.
-	Extensions map[string]int
+	Folder     string
+	Extensions map[string]int // in lower case; ".txt.gz" for a compressed file, "" for a file without extension
+	Pipes      int            // number of pipes and devices with the extension of a sequence file
 }
 
 // String returns a text such as "3 files: .txt 2, .zip 1", with the most frequent extensions first.
@@ -39,10 +38,13 @@ func (l LeftOut) String() string {
 	extensions := slices.SortedFunc(maps.Keys(l.Extensions), func(a, b string) int {
 		return cmp.Or(cmp.Compare(l.Extensions[b], l.Extensions[a]), strings.Compare(a, b))
 	})
-	total, list := 0, make([]string, len(extensions))
+	total, list := l.Pipes, make([]string, len(extensions))
 	for i, extension := range extensions {
 		total += l.Extensions[extension]
 		list[i] = fmt.Sprintf("%s %d", cmp.Or(extension, "none"), l.Extensions[extension])
+	}
+	if l.Pipes > 0 {
+		list = append(list, fmt.Sprintf("pipes and devices %d", l.Pipes))
 	}
 	files := "files"
 	if total == 1 {
@@ -89,7 +91,7 @@ func CheckPaths(inputs []Input) error {
 			continue
 		}
 		if slices.ContainsFunc(pipes, func(other fs.FileInfo) bool { return os.SameFile(info, other) }) {
-			return fmt.Errorf("%w: %s is the pipe to which another argument leads, too", ErrGivenTwice, in.Path)
+			return fmt.Errorf("%w: %s is the pipe or device to which another argument leads, too", ErrGivenTwice, in.Path)
 		}
 		pipes = append(pipes, info)
 	}
@@ -133,7 +135,7 @@ func (e *expansion) expand(arg string) error {
 func hidesFrom(glob, match string) bool {
 	names, patterns := strings.Split(filepath.ToSlash(filepath.Clean(match)), "/"), strings.Split(filepath.ToSlash(filepath.Clean(glob)), "/")
 	for i := range min(len(names), len(patterns)) {
-		if strings.HasPrefix(names[i], ".") && !strings.HasPrefix(patterns[i], ".") {
+		if strings.HasPrefix(names[i], ".") && !strings.HasPrefix(strings.TrimPrefix(patterns[i], `\`), ".") {
 			return true
 		}
 	}
@@ -164,15 +166,15 @@ func (e *expansion) path(p string) error {
 	}
 	before := len(e.inputs)
 	left := LeftOut{Folder: p, Extensions: make(map[string]int)}
-	if err := e.folder(left, "", nil); err != nil {
+	if err := e.folder(&left, "", nil); err != nil {
 		return err
 	}
-	if len(left.Extensions) > 0 {
+	if len(left.Extensions)+left.Pipes > 0 {
 		e.leftOut = append(e.leftOut, left)
 	}
 	if len(e.inputs) == before {
 		found := ""
-		if len(left.Extensions) > 0 {
+		if len(left.Extensions)+left.Pipes > 0 {
 			found = "; it holds " + left.String()
 		}
 		return fmt.Errorf("%w: the folder %s holds no FASTA or FASTQ files (%s, also with %s)%s", ErrNoInput, p,
@@ -185,7 +187,7 @@ func (e *expansion) path(p string) error {
 // root. It follows symbolic links, because workflow managers link to their inputs. above contains the folders that lead
 // to dir; a link to one of them is not followed, because it would lead back to dir. A sequence file or subfolder that
 // cannot be read becomes an input all the same, so that only this input fails, when it is opened.
-func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
+func (e *expansion) folder(root *LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
 	if err != nil {
@@ -218,7 +220,7 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 		case wanted && (err != nil || info.Mode().IsRegular()): // also a link to a missing file: only this input fails
 			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
 		case wanted:
-			root.Extensions["pipes and devices"]++
+			root.Pipes++
 		default:
 			root.Extensions[extensionOf(name)]++
 		}

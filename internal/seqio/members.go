@@ -13,7 +13,12 @@ import (
 type members struct {
 	packed *bufio.Reader
 	member *gzip.Reader
+	read   int64 // number of decompressed bytes of the current member that were read
+	empty  bool  // whether the last member that has ended was empty
 }
+
+// ended notes that the current member has ended.
+func (m *members) ended() { m.empty, m.read = m.read == 0, 0 }
 
 func newMembers(packed *bufio.Reader) (*members, error) {
 	m := &members{packed: packed}
@@ -28,9 +33,11 @@ func newMembers(packed *bufio.Reader) (*members, error) {
 func (m *members) Read(p []byte) (int, error) {
 	for {
 		n, err := m.member.Read(p)
+		m.read += int64(n)
 		if err != io.EOF {
 			return n, err
 		}
+		m.ended()
 		if err = m.skipPadding(); err == nil {
 			err = m.open()
 		}

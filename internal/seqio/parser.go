@@ -88,7 +88,7 @@ func (p *parser) open() error {
 		return p.fault("", 0, ErrNoRecords, "the input holds no records")
 	case !p.more():
 		return io.EOF
-	case first && p.rest[0] != '>' && p.rest[0] != '@':
+	case first && (p.rest[0] != '>' && p.rest[0] != '@' || len(p.rest) > 1 && p.rest[1] == 0): // 0: UTF-16
 		return p.foreign(p.beginning())
 	case first:
 		p.fastq = p.rest[0] == '@'

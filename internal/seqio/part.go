@@ -53,12 +53,13 @@ func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
 func (p Part) isCut() bool { return !p.IsZero() && !p.Interleaved() }
 
 // Name returns the name of the part of a file in messages. If lines are counted from the first record of the part and
-// not from the beginning of the file, the name says so.
+// not from the beginning of the file, the name says so. The offset that it gives is one of the stored, possibly
+// compressed file.
 func (p Part) Name(file string) string {
 	if p.From == 0 || p.Interleaved() {
 		return file
 	}
-	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
+	return fmt.Sprintf("%s (lines from the first record after byte %d)", file, p.From)
 }
 
 // has reports whether a record belongs to the part. index is the number of records that the part's reader has read
@@ -92,7 +93,7 @@ func (p *Part) source(f *os.File) (*source, error) {
 	case err != nil:
 		return nil, err
 	case p.blocked:
-		return newPartSource(f, from, to)
+		return newPartSource(f, from, to, to.offset == p.Size)
 	}
 	return newSource(io.NewSectionReader(f, from.offset, to.offset-from.offset))
 }

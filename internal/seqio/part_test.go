@@ -276,7 +276,7 @@ func TestPartsHaveTheAlphabetOfTheFile(t *testing.T) {
 		if !errors.Is(err, c.kind) || c.kind == nil && (len(records) != 1 || records[0].Line != 1) {
 			t.Errorf("%q: %v, %v", c.last, records, err)
 		}
-		if c.kind != nil && !strings.Contains(err.Error(), fmt.Sprintf("lines after byte %d", p.From)) {
+		if c.kind != nil && !strings.Contains(err.Error(), fmt.Sprintf("lines from the first record after byte %d", p.From)) {
 			t.Errorf("%v does not say where the lines are counted from", err)
 		}
 	}

@@ -158,7 +158,7 @@ func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 // otherAlphabet returns the error for a record of the alphabet a that follows records of the other alphabet.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
-	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
+	return formatError(r, Record{ID: id, Line: raw.line}, ErrAlphabet,
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
@@ -266,7 +266,7 @@ func (r *Reader) bad(record Record, reason string, kind error, detail string) (R
 // fault returns the error for a record, which ends the reading. If r.faults is not nil, fault instead adds the error to
 // r.faults and leaves the record out.
 func (r *Reader) fault(record Record, kind error, msg string) (Record, bool, error) {
-	err := r.formatError(record, kind, msg)
+	err := formatError(r, record, kind, msg)
 	if r.faults == nil {
 		return Record{}, false, err
 	}
@@ -278,7 +278,7 @@ func (r *Reader) skip(record Record, reason, detail string) {
 	r.skipped.add(Skip{ID: record.ID, Line: record.Line, Reason: reason, Detail: detail})
 }
 
-func (r *Reader) formatError(record Record, kind error, msg string) error {
+func formatError(r *Reader, record Record, kind error, msg string) error {
 	return &FormatError{File: r.name, Record: record.ID, Line: record.Line, Msg: msg, Err: kind}
 }
 
@@ -295,6 +295,11 @@ func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 // Records returns the number of records read so far, including those left out. Records outside Options.Part do not
 // count.
 func (r *Reader) Records() int64 { return r.index - r.others }
+
+// CutShort reports whether the file is compressed by bgzip and lacks the empty block at its end, by which bgzip shows
+// that a file is complete. It must be called after Read has returned io.EOF. For a part of a file that does not reach
+// the end of the file it is false.
+func (r *Reader) CutShort() bool { return r.source.cutShort() }
 
 // Position returns approximately how many bytes of the stored, possibly compressed input have been read for the records
 // so far. It includes records that were read to detect the alphabet.

@@ -27,6 +27,9 @@ const (
 	zstdMagic  = "\x28\xb5\x2f\xfd"
 	xzMagic    = "\xfd7zXZ\x00"
 	bzip2Magic = "BZh"
+	// skippableMagic begins a skippable frame of Zstandard, with which files of pzstd begin. The lower four bits of the
+	// first byte may be any.
+	skippableMagic = "\x50\x2a\x4d\x18"
 )
 
 // xzFooterMagic is at the end of every xz stream, before any padding with zeros. source checks for it, because the
@@ -44,6 +47,7 @@ type source struct {
 	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
 	xz          *xzBlocks     // reads the xz data, which may be inside gzip; nil if there is none
 	blocked     bool          // whether the input is compressed by bgzip, and by nothing else
+	lastBlock   *members      // reads the last block of a file of bgzip; nil for other inputs and other parts of a file
 	begun       bool          // the first bytes were read
 	close       func()        // frees the decompressor
 }
@@ -58,9 +62,11 @@ func newSource(r io.Reader) (*source, error) {
 	var err error
 	s.compression, err = s.decompress(s.packed)
 	if err == nil && s.compression == "gzip" {
-		inner := ""
-		inner, err = s.decompress(bufio.NewReader(s.content))
-		s.blocked = blocked && inner == ""
+		outer, inner := s.content.(*members), ""
+		inner, err = s.decompress(bufio.NewReader(strict{outer}))
+		if s.blocked = blocked && inner == ""; s.blocked {
+			s.lastBlock = outer
+		}
 	}
 	if err != nil {
 		return nil, s.explain(err)
@@ -75,7 +81,7 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	case is(gzipMagic):
 		s.content, err = newMembers(packed)
 		return "gzip", err
-	case is(zstdMagic):
+	case is(zstdMagic), len(magic) > 3 && magic[0]&0xf0 == skippableMagic[0] && string(magic[1:4]) == skippableMagic[1:]:
 		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err == nil {
 			s.content, s.close = z, z.Close
@@ -93,6 +99,22 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
+// strict is a reader that returns another error in place of io.ErrUnexpectedEOF, which the decoder of Zstandard takes
+// for the end of the data.
+type strict struct{ io.Reader }
+
+func (s strict) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err == io.ErrUnexpectedEOF {
+		err = errors.New(io.ErrUnexpectedEOF.Error())
+	}
+	return n, err
+}
+
+// cutShort reports whether a file of bgzip, which was read to its end, lacks the empty block with which bgzip ends a
+// file.
+func (s *source) cutShort() bool { return s.lastBlock != nil && !s.lastBlock.empty }
+
 // explain returns an error for a failed read of the content. It says whether reading the input failed, the data is
 // damaged, or the data exceeds a limit.
 func (s *source) explain(err error) error {
@@ -101,6 +123,8 @@ func (s *source) explain(err error) error {
 		return err
 	case s.disk.err != nil:
 		return fmt.Errorf("reading failed: %w", s.disk.err)
+	case s.xz != nil && strings.Contains(err.Error(), "unsupported filter"):
+		return &limitError{"the xz data has a filter other than LZMA2: decompress it first"}
 	case s.compression != "":
 		return &damage{compression: s.compression, cause: err}
 	}

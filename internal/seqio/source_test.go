@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -197,6 +198,44 @@ func TestXZInsideGzipCutAnywhereIsAnError(t *testing.T) {
 		if whole := cut == len(first); (err == nil) != whole || !whole && !errors.Is(err, ErrDamaged) {
 			t.Errorf("cut at %d of %d: %d records and error %v", cut, len(content), len(records), err)
 		}
+	}
+}
+
+// TestZstdInsideGzipCutAnywhereIsAnError checks the same for gzip data that ends early and has zstd data inside.
+func TestZstdInsideGzipCutAnywhereIsAnError(t *testing.T) {
+	zstd, gz := compressions(t)[".zst"], compressions(t)[".gz"]
+	frames := []string{string(zstd(">a x\nACGTACGTTTACG\n")), string(zstd(">b\nACCCGTAGC\n"))}
+	first := gz(frames[0])
+	for _, content := range [][]byte{gz(frames[0] + frames[1]), append(bytes.Clone(first), gz(frames[1])...)} {
+		for cut := len(gzipMagic); cut < len(content); cut++ {
+			records, _, err := readAll(bytes.NewReader(content[:cut]), Options{})
+			if whole := cut == len(first) && bytes.HasPrefix(content, first); (err == nil) != whole {
+				t.Errorf("cut at %d of %d: %d records and error %v", cut, len(content), len(records), err)
+			}
+		}
+	}
+}
+
+// TestSkippableFrames checks zstd data that begins with a skippable frame, as pzstd writes it.
+func TestSkippableFrames(t *testing.T) {
+	zstd := compressions(t)[".zst"]
+	for _, low := range []byte{0, 0xf} {
+		content := append([]byte{0x50 | low, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4}, zstd(">a\nACGT\n")...)
+		if records, _, err := readAll(bytes.NewReader(content), Options{}); err != nil || len(records) != 1 {
+			t.Errorf("%d records, error %v", len(records), err)
+		}
+	}
+}
+
+// TestXZFilters checks that xz data with a filter other than LZMA2, here that for machine code, is not called damaged.
+func TestXZFilters(t *testing.T) {
+	content, err := hex.DecodeString("fd377a585a0000016922de360201040021010c00d67c18af0100063e610a4d4b560a00002234adf500011b0712ebd4179042990d010000000001595a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = readAll(bytes.NewReader(content), Options{})
+	if !errors.Is(err, ErrLimit) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "filter") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -243,6 +243,31 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	}
 }
 
+// TestReplacedFilesGoFirst checks that Commit has removed the files in Spec.Replaces when it renames the first file, so
+// that a process that is killed leaves no array beside other ids.
+func TestReplacedFilesGoFirst(t *testing.T) {
+	s := Spec{Dir: t.TempDir(), Base: "a", Model: "m", Kind: Protein, Format: Npy, Dim: 4, Columns: columnsOf([]int{0}, CLS)}
+	s.Replaces = []string{filepath.Join(s.Dir, "a.m.mean.npy")}
+	if err := os.WriteFile(s.Replaces[0], nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for failAt := 1; ; failAt++ {
+		broken := &failingFS{failAt: failAt, cause: syscall.ENOSPC}
+		if err := writeOn(s, broken, makeRows(s, 2)); err == nil {
+			t.Fatal("no rename has failed")
+		}
+		_, err := os.Lstat(s.Replaces[0])
+		if there := err == nil; broken.op == "rename" {
+			if there {
+				t.Error("the replaced file is still there when a file gets its name")
+			}
+			return
+		} else if broken.op == "create" && !there {
+			t.Error("the replaced file is gone before the new ones are complete")
+		}
+	}
+}
+
 // TestManifestSurvivesEveryFailure makes every file operation of Manifest.Append fail, one after the other: alone, and
 // together with all later operations. Earlier entries must be intact, the error must name the manifest and wrap its
 // cause, and it must be possible to append the next entry.

@@ -4,10 +4,9 @@ import "io"
 
 // WriteFiles writes files under temporary names and renames them to paths when all are complete and synced. The
 // function write receives a writer for each path. If it returns an error, WriteFiles returns the error, and no file at
-// paths has changed. WriteFiles removes the files of an earlier output that the new files replace (see
-// Manifest.Replaced). The folders of the files must exist.
-func WriteFiles(paths, replaced []string, write func(files []io.Writer) error) ([]File, error) {
-	set := fileSet{fs: osFS{}, replaced: replaced}
+// paths has changed. The folders of the files must exist.
+func WriteFiles(paths []string, write func(files []io.Writer) error) ([]File, error) {
+	set := fileSet{fs: osFS{}}
 	var files []io.Writer
 	for _, path := range paths {
 		f, err := set.create(path, false)

@@ -66,10 +66,10 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 			return ctx.Err()
 		case err != nil:
 			state, detail = Unreadable, err.Error()
-		case replaced[key] && (state == Missing || o.Finished.IsZero()):
+		case replaced[key] && state == Missing:
 			continue
 		case replaced[key]:
-			state, detail = Changed, "belongs to an earlier output, whose other files were replaced"
+			state, detail = Changed, "belongs to an earlier output, whose list of ids was replaced"
 		}
 		report(Inspected{relative(dir, key), state, detail, o.Input.Path})
 	}
@@ -97,15 +97,15 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 	return cmp.Or(err, damage)
 }
 
-// allReplaced returns the files for which Manifest.Replaced is true of any output: those that were left without a
-// partner.
+// allReplaced returns the keys of the NumPy files whose list of ids has been replaced by a later output without them
+// (see Manifest.Replaced).
 func (m *Manifest) allReplaced() map[string]bool {
 	replaced := map[string]bool{}
-	for _, o := range m.last {
-		for _, path := range o.replaced {
-			if m.last[path].line < o.line {
-				replaced[path] = true
-			}
+	for ids, arrays := range m.arrays {
+		later := m.last[ids]
+		for key := range arrays {
+			named := slices.ContainsFunc(later.Outputs, func(o File) bool { return outputKey(o.Path) == key })
+			replaced[key] = !named && !later.Finished.IsZero()
 		}
 	}
 	return replaced

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -34,21 +35,23 @@ type Manifest struct {
 	lines int                    // number of lines read so far
 	known int                    // number of lines that the manifest had when ReadManifest read it
 	last  map[string]outputEntry // last entry for each output file
+	// arrays has, for the list of ids of NumPy files (see Npy), the NumPy files that entries have named beside it. The
+	// keys of both maps are those of last. The values are the paths of the files.
+	arrays map[string]map[string]string
 }
 
 // outputEntry is one output file of an entry in the manifest.
 type outputEntry struct {
 	*Entry
-	file     File
-	line     int      // line of the entry, counted from 1
-	replaced []string // paths of files that earlier entries named together with a file of this entry, and this entry does not
+	file File
+	line int // line of the entry, counted from 1
 }
 
 // ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is ignored:
 // its writer was killed or has not finished it, and nothing depends on the line. A damaged line or a manifest of an
 // earlier version is an error that wraps ErrManifest.
 func ReadManifest(dir string) (*Manifest, error) {
-	m := &Manifest{dir: dir, last: map[string]outputEntry{}}
+	m := &Manifest{dir: dir, last: map[string]outputEntry{}, arrays: map[string]map[string]string{}}
 	err := m.Update()
 	m.known = m.lines
 	return m, err
@@ -79,6 +82,7 @@ func (m *Manifest) Update() error {
 func (m *Manifest) reset() {
 	m.size, m.lines, m.known = 0, 0, 0
 	clear(m.last)
+	clear(m.arrays)
 }
 
 func (m *Manifest) path() string { return filepath.Join(m.dir, ManifestName) }
@@ -100,28 +104,38 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 // Outputs yields the paths of all output files that the manifest names, in no particular order.
 func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
 
-// Replaced returns the files of earlier outputs that an output at these paths leaves without a partner, such as the
-// array of another pooling whose list of ids is at one of the paths. They are the files that the manifest has named in
-// one entry with one of the paths, without the paths themselves.
+// Replaced returns the NumPy files whose list of ids an output at the given paths replaces, although the files
+// themselves are not among the paths: the arrays of other poolings or layers, which then lie beside the ids of other
+// records. Only files that an entry of the manifest has named are returned.
 func (m *Manifest) Replaced(paths []string) (list []string) {
-	own, seen := map[string]bool{}, map[*Entry]bool{}
+	own := map[string]bool{}
 	for _, path := range paths {
 		own[outputKey(path)] = true
 	}
 	for key := range own {
-		p, ok := m.last[key]
-		if !ok || seen[p.Entry] {
-			continue
+		for array, path := range m.arrays[key] {
+			if !own[array] {
+				list = append(list, path)
+			}
 		}
-		seen[p.Entry] = true
-		for _, o := range p.Outputs {
-			list = append(list, outputKey(o.Path))
-		}
-		list = append(list, p.replaced...)
 	}
-	list = slices.DeleteFunc(list, func(path string) bool { return own[path] })
 	slices.Sort(list)
-	return slices.Compact(list)
+	return list
+}
+
+// idsOf returns the path of the list of ids of an output file, or "" if the file is no NumPy file. It is the one among
+// the outputs of an entry whose name, without its ending, is the longest with which the name of the file begins.
+func idsOf(path string, outputs []File) (ids string) {
+	if ext := filepath.Ext(path); ext != ".npy" && ext != ".npz" {
+		return ""
+	}
+	for _, o := range outputs {
+		stem, ok := strings.CutSuffix(o.Path, idsSuffix)
+		if ok && strings.HasPrefix(path, stem+".") && len(o.Path) > len(ids) {
+			ids = o.Path
+		}
+	}
+	return ids
 }
 
 // Lines returns the number of lines that have been read.
@@ -221,13 +235,16 @@ func (m *Manifest) addLines(content []byte) error {
 		if e == nil {
 			continue
 		}
-		var paths []string
 		for _, o := range e.Outputs {
-			paths = append(paths, o.Path)
-		}
-		replaced := m.Replaced(paths)
-		for _, o := range e.Outputs {
-			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines, replaced}
+			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines}
+			ids := outputKey(idsOf(o.Path, e.Outputs))
+			if ids == outputKey("") {
+				continue
+			}
+			if m.arrays[ids] == nil {
+				m.arrays[ids] = map[string]string{}
+			}
+			m.arrays[ids][outputKey(o.Path)] = o.Path
 		}
 	}
 	return nil

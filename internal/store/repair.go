@@ -81,7 +81,7 @@ func repair(ctx context.Context, dir string) (aside []string, err error) {
 			return aside, ioError("rename", path, err)
 		}
 	}
-	path := filepath.Join(dir, ManifestName)
+	path := behindLink(filepath.Join(dir, ManifestName))
 	if _, err := os.Stat(path); err != nil {
 		return aside, nil
 	}
@@ -98,6 +98,15 @@ func repair(ctx context.Context, dir string) (aside []string, err error) {
 		return aside, err
 	}
 	return append(aside, path+suffix), replaceFile(osFS{}, path, kept)
+}
+
+// behindLink returns the path to which a symbolic link leads, and the path of any other file unchanged. A file that is
+// replaced at this path keeps the link.
+func behindLink(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
 }
 
 // readLocked locks a file, which it creates if needed, and returns its content. On systems with locks, the file stays
@@ -151,6 +160,7 @@ func Edit(ctx context.Context, path string, change func(old []byte) []byte) erro
 		return err
 	}
 	defer release()
+	path = behindLink(path) // now the file exists
 	if updated := change(old); len(updated) > 0 {
 		err := replaceFile(osFS{}, path, updated)
 		if err != nil && len(old) == 0 {

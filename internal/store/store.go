@@ -120,7 +120,7 @@ type Spec struct {
 	// IDsOnly makes Parquet leave out the description, counts and truncation of a record.
 	IDsOnly bool
 
-	// Replaces lists files of an earlier output that Commit removes (see Manifest.Replaced).
+	// Replaces lists files of earlier outputs that Commit removes (see Manifest.Replaced).
 	Replaces []string
 
 	stem  string // name of the output without extensions; if empty, Paths makes it from Base and Model
