@@ -329,11 +329,18 @@ func TestLayersKeepTheirOrder(t *testing.T) {
 }
 
 // TestUnknownLettersAreCounted checks the number of unknown letters. The letter J is not in the vocabulary of ESM-2.
+// In windows that overlap, letters count twice among the unknown ones and among all.
 func TestUnknownLettersAreCounted(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMJJV\n>b\nMKVJ\n")
 	if s := b.run(); s.Unknown != 3 || s.Letters != 8 {
 		t.Errorf("%d unknown of %d letters", s.Unknown, s.Letters)
+	}
+	b = newBench(t)
+	b.job.Long, b.job.MaxLength, b.job.Overlap = LongWindow, 10, 5
+	b.add("a.faa", ">a\nMKVLAJJJJJMKVLA\n") // windows 1-10 and 6-15
+	if s := b.run(); s.Unknown != 10 || s.Letters != 20 {
+		t.Errorf("with windows %d unknown of %d letters", s.Unknown, s.Letters)
 	}
 }
 

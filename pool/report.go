@@ -60,7 +60,7 @@ type FileReport struct {
 	Device            string           // names of the devices that computed the file, separated by commas
 	Records           int64            // number of records written
 	Tokens            int64            // number of tokens, including special tokens
-	Letters           int64            // number of letters used; with Job.Windows, those in two windows count twice
+	Letters           int64            // number of letters used; those in two windows count twice
 	Unknown           int64            // number of letters that became unknown tokens; those in two windows count twice
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
@@ -83,14 +83,14 @@ type Truncation struct {
 // maxTruncations is the maximum number of truncated records that a report names.
 const maxTruncations = 3
 
-func (f *FileReport) count(rec *record, rows []store.Row) {
+func (f *FileReport) count(rec *record) {
 	f.Records++
 	f.Tokens += int64(rec.row.Tokens)
 	if rec.repeated() {
 		f.Repeated++
 	}
-	for _, row := range rows {
-		f.Letters += int64(row.Length)
+	for _, w := range rec.windows {
+		f.Letters += int64(w.to - w.from)
 	}
 	f.Unknown += int64(rec.unknown)
 	if rec.row.Truncated {

@@ -104,7 +104,7 @@ func (f *fileJob) writeSpan(s *span) error {
 				return &outputError{err}
 			}
 		}
-		f.report.count(rec, rows)
+		f.report.count(rec)
 		f.Observer.RecordWritten(f.Path, rec.line, rows)
 		f.parts.keep(rec)
 	}

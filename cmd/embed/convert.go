@@ -89,7 +89,8 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, log io.W
 }
 
 // checkConverted returns an error if embed convert must not write files to the given paths: if they do not have the
-// extension of out, if one of them is the file in, or if one exists and force is not set.
+// extension of out, if one of them is the file in, if one exists and force is not set, or if an array of another output
+// would then lie beside their list of ids.
 func checkConverted(paths []string, in, out string, force bool) error {
 	if ext := filepath.Ext(paths[0]); ext != filepath.Ext(out) { // .npy in place of .npz, or the reverse
 		return usagef("embed convert: %s: the extension of arrays of these embeddings is %s", out, ext)
@@ -101,6 +102,9 @@ func checkConverted(paths []string, in, out string, force bool) error {
 		if _, err := os.Lstat(path); err == nil && !force {
 			return fmt.Errorf("%s exists; --force replaces it", path)
 		}
+	}
+	if others := store.Orphans(paths); len(others) > 0 {
+		return fmt.Errorf("%s would lie beside the ids of %s: remove it, or choose another name", others[0], in)
 	}
 	return nil
 }

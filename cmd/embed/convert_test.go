@@ -91,6 +91,18 @@ func TestConvertToFloat16(t *testing.T) {
 	}
 }
 
+// TestConvertBesideOtherArrays checks that embed convert refuses to replace the list of ids of an array that it does
+// not replace.
+func TestConvertBesideOtherArrays(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	embed(t, npyArgs("--layers", "0,1", "a.faa")...).wantCode(0)
+	embed(t, "--esm-model", tiny, "-o", "one", "a.faa").wantCode(0)
+	embed(t, "convert", "--force", "one/a.esm2-tiny.parquet", "out/a.esm2-tiny.npy").wantCode(exitNothing).wantProblem("a.esm2-tiny.layer0.npy would lie beside the ids")
+	embed(t, "convert", "one/a.esm2-tiny.parquet", "out/a.npy").wantCode(0)
+	embed(t, "convert", "--force", "one/a.esm2-tiny.parquet", "out/a.npy").wantCode(0)
+}
+
 // TestConvertKeepsWindowsApart checks that embed convert appends the range of letters of each window to the id, such as
 // w:1-12. In the Parquet output of a run with --windows, all windows of a record have the same id.
 func TestConvertKeepsWindowsApart(t *testing.T) {

@@ -161,6 +161,9 @@ func (r *Reader) array(o *Object, space, datatype, layout []byte) (err error) {
 		return fmt.Errorf("an array that is not contiguous: %w", ErrUnsupported)
 	}
 	at := binary.LittleEndian.Uint64(layout[2:])
+	if stored := binary.LittleEndian.Uint64(layout[10:]); stored != size {
+		return fmt.Errorf("an array of shape %v, %d bytes, is stored in %d: %w", o.Shape, size, stored, ErrDamaged)
+	}
 	if size == 0 {
 		at = 0
 	}

@@ -241,3 +241,80 @@ func TestParquetWithNumbersAsIDs(t *testing.T) {
 	}
 	wantError(t, readError(t, "x.parquet", content.Bytes()), "ids of type INT64: only text is read")
 }
+
+// TestSizesInHeaders checks that a .npy file, or an array in HDF5, whose header gives another shape than the bytes have
+// is an error. Otherwise values would pass to other records.
+func TestSizesInHeaders(t *testing.T) {
+	for _, s := range []Spec{{Format: Npy}, {Format: H5, Matrix: true}} {
+		s.Dir, s.Base, s.Model, s.Kind, s.Dim, s.Columns = t.TempDir(), "a", "m", Protein, 64, columnsOf([]int{0}, Mean)
+		path := writeAll(t, s, makeRows(s, 55))[0].Path
+		content := readFile(t, path)
+		for name, change := range map[string][2]string{".npy": {"(55, 64)", "(55, 14)"}, ".h5": {"\x37\x00\x00\x00\x00\x00\x00\x00\x40\x00", "\x37\x00\x00\x00\x00\x00\x00\x00\x0e\x00"}} {
+			if filepath.Ext(path) != name {
+				continue
+			}
+			damaged := bytes.Replace(content, []byte(change[0]), []byte(change[1]), 1)
+			if bytes.Equal(damaged, content) {
+				t.Fatalf("%s: the shape is not found", name)
+			}
+			if err := readError(t, "x"+name, damaged); err == nil {
+				t.Errorf("%s: another shape is not noticed", name)
+			}
+		}
+	}
+}
+
+// TestParquetWithNulls checks that a null in place of an id or a value is an error.
+func TestParquetWithNulls(t *testing.T) {
+	type row struct {
+		ID        *string    `parquet:"id,optional"`
+		Embedding []*float32 `parquet:"embedding,list"`
+	}
+	id, value := "a", float32(1)
+	for name, r := range map[string]row{"no null": {&id, []*float32{&value, &value}}, "id": {nil, []*float32{&value, &value}},
+		"value": {&id, []*float32{nil, &value}}, "list": {&id, nil}} {
+		var b bytes.Buffer
+		if err := parquet.Write(&b, []row{{&id, []*float32{&value, &value}}, r}); err != nil {
+			t.Fatal(err)
+		}
+		if err := readError(t, "x.parquet", b.Bytes()); (err == nil) != (name == "no null") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// TestRecordsNamedAsColumns checks a safetensors file of tokens whose records have ids like the names of columns.
+func TestRecordsNamedAsColumns(t *testing.T) {
+	s := Spec{Dir: t.TempDir(), Base: "a", Model: "m", Kind: Protein, Format: Safetensors, Dim: 3, Columns: columnsOf([]int{0}, Tokens)}
+	rows := makeRows(s, 2)
+	for i := range rows {
+		rows[i].ID, rows[i].Tokens, rows[i].Embeddings = []string{"embeddings", "embeddings_1"}[i], 2, [][]float32{{1, 2, 3, 4, 5, 6 + float32(i)}}
+	}
+	table, err := OpenTable(writeAll(t, s, rows)[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	n := 0
+	err = table.Read(func(r *Row) error {
+		if !slices.Equal(r.Embeddings[0], rows[n].Embeddings[0]) || r.ID != rows[n].ID {
+			t.Errorf("record %d is %+v", n, r)
+		}
+		n++
+		return nil
+	})
+	if err != nil || n != 2 {
+		t.Errorf("%d records, error %v", n, err)
+	}
+}
+
+// TestPositionsOfTokens checks that a lost line of a TSV file of tokens is an error.
+func TestPositionsOfTokens(t *testing.T) {
+	const whole = "id\tposition\t0\na\t0\t1\na\t1\t2\na\t2\t3\na\t0\t4\nb\t0\t5\nb\t1\t6\n"
+	if err := readError(t, "x.tsv", []byte(whole)); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"a\t1\t2\n", "b\t0\t5\n", "a\t0\t1\n"} {
+		wantError(t, readError(t, "x.tsv", []byte(strings.Replace(whole, line, "", 1))), "position")
+	}
+}

@@ -253,7 +253,7 @@ func cmpError(a, b error) error {
 	return b
 }
 
-func readNpy(f *os.File, _ int64) (*Table, error) {
+func readNpy(f *os.File, size int64) (*Table, error) {
 	dtype, rows, dim, err := parseNpyHeader(f)
 	if err != nil {
 		return nil, err
@@ -261,6 +261,13 @@ func readNpy(f *os.File, _ int64) (*Table, error) {
 	d, err := npyDType(dtype)
 	if err != nil {
 		return nil, err
+	}
+	header, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return nil, err
+	}
+	if row := int64(dim) * int64(d.size()); row > 0 && (size-header)%row != 0 || row > 0 && (size-header)/row != int64(rows) {
+		return nil, fmt.Errorf("%d bytes for an array of %d by %d values of %d bytes", size-header, rows, dim, d.size())
 	}
 	t := &Table{Format: Npy, DType: d, Dim: dim}
 	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npy")}, Mean)

@@ -136,13 +136,18 @@ func (p *parquetReader) findColumns() (names []string, dtype DType, err error) {
 func (p *parquetReader) read(yield func(*Row) error) (err error) {
 	yielding := false
 	defer recoverDamage(&err, &yielding)
-	buffer := make([]parquet.Row, 64)
+	buffer, left := make([]parquet.Row, 64), p.file.NumRows()
 	for _, group := range p.file.RowGroups() {
 		rows := group.Rows()
 		for {
 			n, err := rows.ReadRows(buffer)
+			left -= int64(n)
 			for _, row := range buffer[:n] {
-				r := p.row(row)
+				r, err := p.row(row)
+				if err != nil {
+					rows.Close()
+					return err
+				}
 				yielding = true
 				yielded := yield(r)
 				yielding = false
@@ -163,11 +168,17 @@ func (p *parquetReader) read(yield func(*Row) error) (err error) {
 			return err
 		}
 	}
+	if left != 0 {
+		return fmt.Errorf("the file is damaged: %d of %d rows can be read", p.file.NumRows()-left, p.file.NumRows())
+	}
 	return nil
 }
 
+// errNull is the error for a null in place of an id or a value, of which Row has none.
+var errNull = errors.New("a row has a null in place of its id, or in an embedding")
+
 // row converts a row of parquet-go to a Row.
-func (p *parquetReader) row(values parquet.Row) *Row {
+func (p *parquetReader) row(values parquet.Row) (*Row, error) {
 	leaves := make([][]parquet.Value, len(p.file.Schema().Columns()))
 	for column, v := range values.Range {
 		leaves[column] = v
@@ -201,11 +212,15 @@ func (p *parquetReader) row(values parquet.Row) *Row {
 	if p.residues {
 		row.Residues = []Letters{{int32(number("start")), int32(number("end"))}}
 	}
+	if _, ok := p.place["id"]; ok && first("id").IsNull() {
+		return nil, errNull
+	}
 	for _, i := range p.lists {
 		e := make([]float32, 0, len(leaves[i]))
 		for _, v := range leaves[i] {
 			switch {
 			case v.IsNull():
+				return nil, errNull
 			case v.Kind() == parquet.Float:
 				e = append(e, v.Float())
 			default:
@@ -214,5 +229,5 @@ func (p *parquetReader) row(values parquet.Row) *Row {
 		}
 		row.Embeddings = append(row.Embeddings, e)
 	}
-	return row
+	return row, nil
 }

@@ -313,9 +313,13 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 	return content, noEOF(err)
 }
 
-// perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. It returns an
-// error if the tensor of a column has more or fewer rows than there are ids.
+// perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. If all
+// tensors have the names of records, it has one for each record. It returns an error if the tensor of a column has more
+// or fewer rows than there are ids.
 func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
+	if ids != nil && len(tensors) > 1 && perRecord(tensors, ids) == nil {
+		return false, nil
+	}
 	for _, e := range tensors {
 		switch {
 		case e.name != "embeddings" && !strings.HasPrefix(e.name, "embeddings_"):
@@ -422,13 +426,9 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 			if len(fields) != len(head) {
 				return fmt.Errorf("line %d has %d columns, the first %d", n, len(fields), len(head))
 			}
-			values := make([]float32, 0, t.Dim)
-			for _, text := range fields[first:] {
-				v, err := strconv.ParseFloat(text, 32)
-				if err != nil {
-					return fmt.Errorf("line %d: %w", n, err)
-				}
-				values = append(values, float32(v))
+			values, err := parseFloats(fields[first:])
+			if err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
 			}
 			row := Row{ID: ofOneLine(fields[0]), Tokens: 1, Embeddings: [][]float32{values}}
 			if pooling == Residues {
@@ -438,7 +438,11 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 				}
 				row.Residues = []Letters{l}
 			}
-			if err := join.add(row); err != nil {
+			add := join.add
+			if pooling == Tokens {
+				add = func(r Row) error { return join.addToken(r, fields[1]) }
+			}
+			if err := add(row); err != nil {
 				return err
 			}
 		}
@@ -448,6 +452,18 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 		return join.end()
 	}
 	return t, nil
+}
+
+func parseFloats(fields []string) ([]float32, error) {
+	values := make([]float32, len(fields))
+	for i, text := range fields {
+		v, err := strconv.ParseFloat(text, 32)
+		if err != nil {
+			return nil, err
+		}
+		values[i] = float32(v)
+	}
+	return values, nil
 }
 
 func residueLetters(first, last string) (l Letters, err error) {
@@ -484,6 +500,21 @@ func (j *joiner) add(r Row) error {
 	}
 	j.row = &r
 	return nil
+}
+
+// addToken does the same as add for a row that is a token with the given position. A token at position 0 begins a
+// record, even if the record before has the same id.
+func (j *joiner) addToken(r Row, position string) error {
+	switch {
+	case position == "0":
+		if err := j.end(); err != nil {
+			return err
+		}
+		j.row = nil
+	case j.row == nil || j.row.ID != r.ID || strconv.Itoa(j.row.Tokens) != position:
+		return fmt.Errorf("record %.40q: position %q does not follow that of the token before", r.ID, position)
+	}
+	return j.add(r)
 }
 
 func (j *joiner) end() error {
