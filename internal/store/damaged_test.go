@@ -318,3 +318,25 @@ func TestPositionsOfTokens(t *testing.T) {
 		wantError(t, readError(t, "x.tsv", []byte(strings.Replace(whole, line, "", 1))), "position")
 	}
 }
+
+// TestParquetDictionaries checks that a changed bit in the dictionary with the ids of residues is an error.
+func TestParquetDictionaries(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		s := Spec{Dir: t.TempDir(), Base: "a", Model: "m", Kind: Nucleotide, Format: Parquet, Dim: 3, Columns: columnsOf([]int{0}, Residues), Compress: compress}
+		path := writeAll(t, s, makeRows(s, 20))[0].Path
+		content := readFile(t, path)
+		if err := readError(t, "x.parquet", content); err != nil {
+			t.Fatal(err)
+		}
+		file, err := parquet.OpenFile(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		column := file.Metadata().RowGroups[0].Columns[0].MetaData
+		if column.DictionaryPageOffset == 0 {
+			t.Fatalf("the first column, %q, has no dictionary", column.PathInSchema)
+		}
+		content[column.DataPageOffset-1] ^= 1 // the last byte of the dictionary
+		wantError(t, readError(t, "x.parquet", content), "checksum of the dictionary")
+	}
+}

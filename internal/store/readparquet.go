@@ -1,15 +1,19 @@
 package store
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"slices"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/encoding/thrift"
+	"github.com/parquet-go/parquet-go/format"
 )
 
 // readParquetTable opens a Parquet file that has columns with lists of floats and usually a column of ids. The file may
@@ -26,7 +30,7 @@ func readParquetTable(f *os.File, size int64) (t *Table, err error) {
 			t.Meta[kv.Key] = kv.Value
 		}
 	}
-	r := parquetReader{file: p, place: map[string]int{}}
+	r := parquetReader{file: p, content: io.NewSectionReader(f, 0, size), place: map[string]int{}}
 	var names []string
 	if names, t.DType, err = r.findColumns(); err != nil {
 		return nil, err
@@ -103,10 +107,11 @@ func recoverDamage(err *error, yielding *bool) {
 // parquetReader reads rows with the generic values of parquet-go.
 type parquetReader struct {
 	file     *parquet.File
-	place    map[string]int // indices of the columns of single values, by name
-	lists    []int          // indices of the columns of embeddings
-	window   [2]string      // names of the columns that tell which letters of the record a row covers; "" if none
-	residues bool           // whether a row is a residue, with its first and last letter
+	content  *io.SectionReader // all bytes of the file
+	place    map[string]int    // indices of the columns of single values, by name
+	lists    []int             // indices of the columns of embeddings
+	window   [2]string         // names of the columns that tell which letters of the record a row covers; "" if none
+	residues bool              // whether a row is a residue, with its first and last letter
 }
 
 // findColumns finds the columns of the file by their names and types. It returns the names of the columns with lists of
@@ -132,10 +137,36 @@ func (p *parquetReader) findColumns() (names []string, dtype DType, err error) {
 	return names, dtype, nil
 }
 
+// checkDictionaries compares the checksums of the pages with the dictionaries of columns, such as the ids of residues.
+// parquet-go writes these checksums, and compares only those of other pages.
+func (p *parquetReader) checkDictionaries() error {
+	for _, group := range p.file.Metadata().RowGroups {
+		for _, column := range group.Columns {
+			at := column.MetaData.DictionaryPageOffset
+			if at <= 0 || at >= p.content.Size() {
+				continue
+			}
+			page, header := bufio.NewReader(io.NewSectionReader(p.content, at, p.content.Size()-at)), format.PageHeader{}
+			if err := thrift.NewDecoder(new(thrift.CompactProtocol).NewReader(page)).Decode(&header); err != nil {
+				return fmt.Errorf("the file is damaged: a dictionary at byte %d: %w", at, err)
+			}
+			sum := crc32.NewIEEE()
+			_, err := io.CopyN(sum, page, int64(header.CompressedPageSize))
+			if err != nil || header.CRC != 0 && sum.Sum32() != uint32(header.CRC) {
+				return errors.Join(err, fmt.Errorf("the file is damaged: the checksum of the dictionary at byte %d is wrong", at))
+			}
+		}
+	}
+	return nil
+}
+
 // read calls yield for each row of the file. A panic of yield passes on; see recoverDamage for the others.
 func (p *parquetReader) read(yield func(*Row) error) (err error) {
 	yielding := false
 	defer recoverDamage(&err, &yielding)
+	if err := p.checkDictionaries(); err != nil {
+		return err
+	}
 	buffer, left := make([]parquet.Row, 64), p.file.NumRows()
 	for _, group := range p.file.RowGroups() {
 		rows := group.Rows()
