@@ -12,14 +12,15 @@ import (
 // the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
 // compute the output again. keepNames looks for an earlier name if neither the manifest nor the folder has an output
 // under the name that this run has chosen. It also looks for one if the output under that name is of another input, and
-// the manifest has an output of this input.
+// the manifest may have an output of this input: one of an input with the same path or of the same size.
 func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	made := map[string]bool{}   // file names of all outputs in the manifest, whatever their folder
 	inputs := map[string]bool{} // absolute paths of the inputs of all outputs in the manifest
+	sizes := map[int64]bool{}   // sizes of these inputs
 	for path := range m.Outputs() {
 		made[filepath.Base(path)] = true
 		entry, _, _ := m.Find(path)
-		inputs[entry.Input.Absolute] = true
+		inputs[entry.Input.Absolute], sizes[entry.Input.Size] = true, true
 	}
 	taken := map[string]bool{}
 	for _, f := range j.Files {
@@ -29,7 +30,10 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	for i, f := range j.Files {
 		entry, _, known := m.Find(j.Output.Main(f))
 		input := store.ValidText(absolute(f.Path))
-		if f.once() || known && (entry.Input.Absolute == input || !inputs[input]) || !known && len(j.Output.existing(f)) > 0 {
+		switch {
+		case f.once(), !known && len(j.Output.existing(f)) > 0:
+			continue
+		case known && (entry.Input.Absolute == input || !inputs[input] && !sizes[f.Size] || madeFrom(ctx, f, entry)):
 			continue
 		}
 		for _, f.Name = range f.Names() {

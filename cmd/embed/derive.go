@@ -171,6 +171,9 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 		}
 		c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
 		countSkipped(c.progress, d.Path, d.entry.Skipped, t.skipped)
+		if t.cut {
+			c.log.Warn(cutShort, "input", d.Path)
+		}
 		c.total.Skipped += skippedRecords(d.entry.Skipped)
 		d.entry.Outputs = files
 		return c.record(ctx, d.entry)
@@ -315,6 +318,7 @@ type translation struct {
 	chunks  int64 // number of chunks
 	frames  int64 // number of reading frames that were kept
 	skipped []seqio.Skip
+	cut     bool // whether the input may be cut short (see seqio.Reader.CutShort)
 	// each, unless it is nil, is called for every kept frame.
 	each func(translate.Frame)
 	err  error // error of the input or of ctx; nil if writing a FASTA file failed
@@ -361,7 +365,7 @@ func (t *translation) write(files []io.Writer) error {
 		t.err = fmt.Errorf("%s: no reading frame of a chunk is without a stop codon", t.Path)
 		return t.err
 	}
-	t.entry.Skipped, t.skipped = r.SkipCounts(), r.Skipped()
+	t.entry.Skipped, t.skipped, t.cut = r.SkipCounts(), r.Skipped(), r.CutShort()
 	in := &t.entry.Input
 	if in.SHA256, in.Size, t.err = r.Digest(); t.err != nil {
 		return t.err

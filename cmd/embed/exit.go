@@ -110,7 +110,7 @@ func withHint(err error) error {
 	case errors.Is(err, kernels.ErrUnsupported) && !strings.HasPrefix(err.Error(), "cpu "):
 		hints = append(hints, "--gpus none computes it on the CPU")
 	case errors.Is(err, kernels.ErrOutOfMemory) && !errors.Is(err, pool.ErrMemory):
-		hints = append(hints, "--dtype bf16, where it is not the default, halves the memory of the weights")
+		hints = append(hints, "--dtype bf16, where it is not the default, halves the memory of the weights, and a smaller --esm-batch-size or --dnabert-batch-size needs less")
 	case errors.As(err, &device) && !errors.Is(err, pool.ErrMemory) && !strings.HasPrefix(device.Device, "cpu "):
 		hints = append(hints, "--gpus with other indices leaves it out, --gpus none with another --out computes on the CPU")
 	}

@@ -97,7 +97,7 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	}
 	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {
-		return nil, errors.Join(fetchAgain(f.model, err), c.Close())
+		return nil, errors.Join(err, c.Close())
 	}
 	return m, nil
 }
@@ -121,7 +121,9 @@ func (m *model) check(s *settings) error {
 		}
 	}
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
-		if m.vocabulary != "" {
+		if m.vocabulary == "" {
+			err = fetchAgain(m.model, err)
+		} else {
 			flag = "--" + m.flag("tokenizer")
 		}
 		return fmt.Errorf("%s: %w", flag, err)

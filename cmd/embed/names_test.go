@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -96,6 +97,13 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	wantFiles(t, "out", append(outputs, "p.esm2-tiny.parquet", "y/p.esm2-tiny.parquet")...)
 	complete(run("y/p.faa"), 1) // although p.esm2-tiny.parquet, of another input, has the name that this run would choose
 	complete(run("x/p.faa"), 1)
+	if err := errors.Join(os.Rename("x", "x2"), os.Rename("y", "y2")); err != nil { // content and name tell the inputs
+		t.Fatal(err)
+	}
+	complete(run("x2/p.faa"), 1)
+	if err := errors.Join(os.Rename("x2", "x"), os.Rename("y2", "y")); err != nil {
+		t.Fatal(err)
+	}
 	embed(t, "--esm-model", tiny, "-o", "alone", "x/p.faa").wantCode(0)
 	r := embed(t, "--esm-model", tiny, "-o", "alone", "y/p.faa").wantCode(exitNothing)
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")

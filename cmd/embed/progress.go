@@ -301,13 +301,16 @@ func (p *progress) FileFinished(f pool.FileReport) {
 			"records", f.Truncated, "first", strings.Join(first, ", "))
 	}
 	if f.CutShort {
-		p.log.Warn("the file may be cut short: it lacks the empty block with which bgzip ends a file", "input", f.Path)
+		p.log.Warn(cutShort, "input", f.Path)
 	}
 	if f.Overflows > 0 {
 		p.log.Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
 	}
 	countSkipped(p, f.Path, f.Skipped, f.Examples)
 }
+
+// cutShort is the warning about a file of bgzip without its last block.
+const cutShort = "the file may be cut short: it lacks the empty block with which bgzip ends a file"
 
 // skippedRecords returns the number of records that were skipped, given the numbers by reason.
 func skippedRecords(counts map[string]int64) (sum int64) {

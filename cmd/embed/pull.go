@@ -7,7 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -181,15 +181,15 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 	return "", err
 }
 
-// fetchAgain appends to err, an error about a model, the command that fetches files of the model again, if the model is
-// one of the hub and files that are missing or damaged may be the cause.
+// fetchAgain appends to err, an error about the files of a model, the command that fetches them again, if err names a
+// path in the cache of models. Files that are missing or damaged may then be the cause.
 func fetchAgain(model string, err error) error {
-	id, _, ok := transformer.Families.Hub(model)
-	_, here := os.Stat(model)
-	if !ok || here == nil || errors.As(err, new(*weights.NotCached)) || errors.As(err, new(*usageError)) || errors.Is(err, transformer.ErrUnsupported) {
+	cache, _ := hub.Cache()
+	if _, _, ok := transformer.Families.Hub(model); !ok || cache == "" || !strings.Contains(err.Error(), cache) ||
+		errors.As(err, new(*weights.NotCached)) || errors.Is(err, transformer.ErrUnsupported) {
 		return err
 	}
-	return fmt.Errorf("%w; embed pull %s fetches files that are missing or damaged", err, id)
+	return fmt.Errorf("%w; embed pull %s fetches files that are missing or damaged", err, model)
 }
 
 // cacheError is an error in writing to the cache of models.

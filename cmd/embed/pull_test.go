@@ -101,7 +101,7 @@ func TestFirstUse(t *testing.T) {
 		if err := damage(); err != nil {
 			t.Fatal(err)
 		}
-		embed(t, "--esm-model", "esm2-8m", "-o", "out2", "p.faa").wantCode(exitNothing).wantProblem("embed pull facebook/esm2_t6_8M_UR50D fetches")
+		embed(t, "--esm-model", "esm2-8m", "-o", "out2", "p.faa").wantCode(exitNothing).wantProblem("embed pull esm2-8m fetches")
 		embed(t, "pull", "esm2-8m").wantCode(exitDone)
 	}
 	// The same weights from the folder and from the hub give the same bits.

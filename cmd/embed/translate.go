@@ -128,6 +128,9 @@ func (s *translateFlags) translateFile(ctx context.Context, genetic *translate.C
 			return pool.ErrInterrupted
 		case err == io.EOF:
 			printSkipped(s.stderr, "embed: ", path, r.SkipCounts())
+			if r.CutShort() {
+				fmt.Fprintf(s.stderr, "embed: %s: %s\n", plain(path), cutShort)
+			}
 			return nil
 		case err != nil:
 			return err

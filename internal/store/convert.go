@@ -50,36 +50,26 @@ func (t *Table) ConvertedPaths(s Spec, dir, stem string) []string {
 // Orphans returns the NumPy files, other than those at the given paths, whose list of ids is at one of the paths.
 func Orphans(paths []string) (list []string) {
 	for _, ids := range paths {
-		if !strings.HasSuffix(ids, idsSuffix) {
+		stem, ok := strings.CutSuffix(ids, idsSuffix)
+		if !ok {
 			continue
 		}
 		entries, _ := os.ReadDir(filepath.Dir(ids)) // the folder may not exist yet
 		for _, entry := range entries {
 			path := filepath.Join(filepath.Dir(ids), entry.Name())
-			if ext := filepath.Ext(path); (ext == ".npy" || ext == ".npz") && !slices.Contains(paths, path) && readsIDs(path, filepath.Clean(ids)) {
+			if !strings.HasPrefix(path, filepath.Clean(stem)+".") || slices.Contains(paths, path) {
+				continue
+			}
+			exists := func(list string) bool {
+				_, err := os.Lstat(list)
+				return list == filepath.Clean(ids) || err == nil
+			}
+			if ext := filepath.Ext(path); (ext == ".npy" || ext == ".npz") && listOf(path, exists) == filepath.Clean(ids) {
 				list = append(list, path)
 			}
 		}
 	}
 	return list
-}
-
-// readsIDs reports whether ids is the list of ids of a NumPy file: the first one that exists, or is ids, of the lists
-// whose names are that of the file without its last parts.
-func readsIDs(path, ids string) bool {
-	for stem := path; ; {
-		ext := filepath.Ext(stem)
-		if ext == "" {
-			return false
-		}
-		stem = strings.TrimSuffix(stem, ext)
-		if stem+idsSuffix == ids {
-			return true
-		}
-		if _, err := os.Lstat(stem + idsSuffix); err == nil {
-			return false
-		}
-	}
 }
 
 // FormatOf splits the path of a file that Convert shall write: it returns the format that the extension stands for, the

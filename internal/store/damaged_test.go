@@ -340,3 +340,16 @@ func TestParquetDictionaries(t *testing.T) {
 		wantError(t, readError(t, "x.parquet", content), "checksum of the dictionary")
 	}
 }
+
+// TestNoTokens checks that a safetensors file of the tokens of no record is read, and can be converted.
+func TestNoTokens(t *testing.T) {
+	s := Spec{Dir: t.TempDir(), Base: "a", Model: "m", Kind: Protein, Format: Safetensors, Dim: 3, Columns: columnsOf([]int{0}, Tokens)}
+	table, err := OpenTable(writeAll(t, s, nil)[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	if _, _, err := table.Convert(Spec{Format: TSV}, t.TempDir(), "x"); err != nil {
+		t.Error(err)
+	}
+}

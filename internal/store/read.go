@@ -197,19 +197,32 @@ type idFile struct {
 	file  *os.File
 }
 
-// openIDs opens the list of ids that belongs to the NumPy file at path. The name of an array may have a pooling and a
-// layer that the name of the list does not have: the list of x.mean.layer5.npy is x.ids.txt.
-func openIDs(path string) idFile {
+// openIDs opens the list of ids that belongs to the NumPy file at path.
+func openIDs(path string) (ids idFile) {
+	listOf(path, func(list string) bool {
+		f, err := os.Open(list)
+		if err != nil {
+			return false
+		}
+		ids = idFile{bufio.NewScanner(f), f}
+		ids.lines.Buffer(nil, maxText)
+		return true
+	})
+	return ids
+}
+
+// listOf returns the path of the list of ids of the NumPy file at path: the first possible one for which the function
+// exists returns true, or "". The name of an array may have a pooling and a layer that the name of the list does not
+// have: the list of x.mean.layer5.npy is x.ids.txt.
+func listOf(path string, exists func(list string) bool) string {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	for {
-		if f, err := os.Open(stem + idsSuffix); err == nil {
-			s := bufio.NewScanner(f)
-			s.Buffer(nil, maxText)
-			return idFile{s, f}
+		if exists(stem + idsSuffix) {
+			return stem + idsSuffix
 		}
 		ext := filepath.Ext(stem)
 		if !isColumn(strings.TrimPrefix(ext, ".")) {
-			return idFile{}
+			return ""
 		}
 		stem = strings.TrimSuffix(stem, ext)
 	}
@@ -266,7 +279,7 @@ func readNpy(f *os.File, size int64) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if row := int64(dim) * int64(d.size()); row > 0 && (size-header)%row != 0 || row > 0 && (size-header)/row != int64(rows) {
+	if row := int64(dim) * int64(d.size()); row > 0 && ((size-header)%row != 0 || (size-header)/row != int64(rows)) {
 		return nil, fmt.Errorf("%d bytes for an array of %d by %d values of %d bytes", size-header, rows, dim, d.size())
 	}
 	t := &Table{Format: Npy, DType: d, Dim: dim}

@@ -240,7 +240,7 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	section := func(e tensorEntry) *matrix {
 		return newMatrix(io.NewSectionReader(body, e.Offsets[0], e.Offsets[1]-e.Offsets[0]), t.DType, t.Dim)
 	}
-	switch columns, err := perColumn(tensors, ids); {
+	switch columns, err := perColumn(tensors, ids, onlyPooled(meta)); {
 	case err != nil:
 		return nil, err
 	case columns:
@@ -313,11 +313,16 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 	return content, noEOF(err)
 }
 
+// onlyPooled reports whether the metadata of a file names only poolings with a row per record.
+func onlyPooled(meta map[string]string) bool {
+	return meta["pooling"] != "" && !slices.ContainsFunc(strings.Split(meta["pooling"], ","), func(p string) bool { return !Pooling(p).PerRecord() })
+}
+
 // perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. If all
-// tensors have the names of records, it has one for each record. It returns an error if the tensor of a column has more
-// or fewer rows than there are ids.
-func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
-	if ids != nil && len(tensors) > 1 && perRecord(tensors, ids) == nil {
+// tensors have the names of records, it has one for each record, unless pooled says that the file has only poolings
+// with a row per record. It returns an error if the tensor of a column has more or fewer rows than there are ids.
+func perColumn(tensors []tensorEntry, ids []string, pooled bool) (bool, error) {
+	if ids != nil && len(tensors) != 1 && !pooled && perRecord(tensors, ids) == nil {
 		return false, nil
 	}
 	for _, e := range tensors {

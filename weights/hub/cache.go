@@ -38,8 +38,8 @@ func IsID(name string) bool {
 // TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set determines it: the first three name the cache itself, and
 // the others name a folder that contains it. If none is set, the cache is ~/.cache/huggingface/hub.
 func Cache() (folder string, err error) {
-	if folder := os.Getenv(CacheVariable()); folder != "" && CacheVariable() != "HF_HOME" {
-		return expand(folder), nil
+	if name := CacheVariable(); name != "HF_HOME" {
+		return expand(os.Getenv(name)), nil
 	}
 	home, err := hfHome()
 	return filepath.Join(home, "hub"), err

@@ -49,7 +49,7 @@ func FromEnvironment() (*Client, error) {
 		c.Endpoint = strings.TrimRight(endpoint, "/")
 	}
 	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, fmt.Errorf("HF_ENDPOINT: %q is no address such as https://huggingface.co", c.Address())
+		return nil, fmt.Errorf("HF_ENDPOINT: %q is no address such as https://huggingface.co", os.Getenv("HF_ENDPOINT"))
 	}
 	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
 		if c.Token == "" {
@@ -68,7 +68,7 @@ func FromEnvironment() (*Client, error) {
 		}
 	}
 	if strings.ContainsFunc(c.Token, unicode.IsControl) {
-		return nil, fmt.Errorf("the token of %s has more than one line", c.tokenFrom)
+		return nil, fmt.Errorf("the token of %s has a line end or another control character", c.tokenFrom)
 	}
 	return c, nil
 }
@@ -112,10 +112,9 @@ var (
 // separators, and returns those of the files to download. They appear in the snapshot in the order that choose returns.
 // If other programs take a snapshot for complete as soon as it has a certain file, this file must be the last one.
 //
-// A file that is complete in the cache is not downloaded again. A file that does not have the size or the digest that
-// the hub announces is. An interrupted download is continued. Several processes
-// may pull the same model at the same time. Even if Pull returns an error, a file has its final name only if it is
-// complete.
+// A file that is complete in the cache is not downloaded again, unless it does not have the size or the digest that the
+// hub announces. An interrupted download is continued. Several processes may pull the same model at the same time. Even
+// if Pull returns an error, a file has its final name only if it is complete.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
 	if !IsID(id) {
 		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
@@ -204,21 +203,14 @@ var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // get makes sure that the snapshot contains a file. If the snapshot lacks the file, or the file is damaged, get puts a
 // link to a blob into the snapshot. The blob is a file in the folder blobs (see blobName). get downloads the blob
-// unless it is there and not damaged.
+// unless it is there and not damaged. What is in the cache is replaced only when the download is complete.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	etag, size, err := p.describe(ctx, file)
 	if err != nil {
 		return err
 	}
-	switch err := verify(ctx, link, etag, size); {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrDamaged):
-		if err := os.Remove(link); err != nil {
-			return err
-		}
-	case !errors.Is(err, fs.ErrNotExist):
+	if bad, err := p.isBad(ctx, link, etag, size); err != nil || !bad {
 		return err
 	}
 	blob := filepath.Join(p.folder, "blobs", blobName(etag, file))
@@ -232,27 +224,45 @@ func (p *pull) get(ctx context.Context, file string) error {
 		return err
 	}
 	defer unlock()
-	switch err := verify(ctx, blob, etag, size); {
-	case err == nil:
-		return place(ctx, blob, link)
-	case !errors.Is(err, ErrDamaged) && !errors.Is(err, fs.ErrNotExist):
+	bad, err := p.isBad(ctx, blob, etag, size)
+	if err == nil && bad {
+		err = p.fetch(ctx, file, blob, etag, size)
+	}
+	if err != nil {
 		return err
 	}
+	if bad, err := p.isBad(ctx, link, etag, size); err != nil || !bad { // a link to the blob is good again
+		return err
+	}
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return place(ctx, blob, link)
+}
+
+// isBad reports whether a file is missing or damaged.
+func (p *pull) isBad(ctx context.Context, path, etag string, size int64) (bool, error) {
+	err := verify(ctx, path, etag, size)
+	if errors.Is(err, ErrDamaged) || errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}
+
+// fetch downloads a file to the path blob.
+func (p *pull) fetch(ctx context.Context, file, blob, etag string, size int64) error {
 	part := blob + ".incomplete"
 	if err := p.download(ctx, file, part, size); err != nil {
 		return err
 	}
-	err = verify(ctx, part, etag, size)
+	err := verify(ctx, part, etag, size)
 	if errors.Is(err, ErrDamaged) { // remove the part, because a download must not be continued after damaged bytes
 		err = errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(part, blob); err != nil {
-		return err
-	}
-	return place(ctx, blob, link)
+	return os.Rename(part, blob)
 }
 
 // blobName returns the name of the blob of a file. It is the etag, as in Hugging Face's libraries, if the etag is a

@@ -260,6 +260,37 @@ func TestDamagedCache(t *testing.T) {
 	}
 }
 
+// TestUndownloadable checks that a file of the cache stays if another one cannot be downloaded in its place, and that
+// several calls of Pull repair a cache at the same time.
+func TestUndownloadable(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Set(func() { h.Etag = `"` + strings.Repeat("0", 40) + `"` }) // a digest, but not of these files
+	if _, err := clientOf(h, cache).Pull(t.Context(), model, "", all); !errors.Is(err, ErrDamaged) {
+		t.Errorf("error %v", err)
+	}
+	h.Set(func() { h.Etag = "" })
+	check(t, h, cache, folder)
+	for range 20 {
+		if err := os.Truncate(filepath.Join(folder, "model.safetensors"), 1000); err != nil {
+			t.Fatal(err)
+		}
+		var pulls sync.WaitGroup
+		for range 3 {
+			pulls.Go(func() {
+				if _, err := clientOf(h, cache).Pull(t.Context(), model, "", all); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		pulls.Wait()
+		check(t, h, cache, folder)
+	}
+}
+
 // TestEtagsWithoutDigest checks a hub that gives all files the same etag, which is no digest. A web page in place of a
 // file must be an error.
 func TestEtagsWithoutDigest(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -68,8 +69,11 @@ func unreachable(ctx context.Context, err error) error {
 		}
 		err = cause
 	}
+	if errors.As(err, new(x509.UnknownAuthorityError)) {
+		return fmt.Errorf("%w: %w; on Linux SSL_CERT_FILE names a file with the certificates to trust", ErrUnreachable, err)
+	}
 	if errors.As(err, new(*tls.CertificateVerificationError)) {
-		return fmt.Errorf("%w: %w; SSL_CERT_FILE names a file with the certificates to trust", ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	return &temporary{error: fmt.Errorf("%w: %w", ErrUnreachable, err)}
 }
