@@ -9,10 +9,9 @@ import (
 func (p *parser) foreign(start []byte) error {
 	hint := ""
 	switch {
-	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")):
-		hint = "; this is text in UTF-16, and has to be saved as UTF-8"
-	case len(start) > 1 && (start[0] == 0 || start[1] == 0) && bytes.ContainsAny(start[:2], ">@"):
-		hint = "; this is text in UTF-16, and has to be saved as UTF-8"
+	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")),
+		bytes.HasPrefix(start, []byte("\x00>")), bytes.HasPrefix(start, []byte("\x00@")):
+		hint = "; " + utf16
 	case start[0] == ';' || start[0] == '#':
 		hint = "; comments have to be removed"
 	}
@@ -24,6 +23,12 @@ func (p *parser) foreign(start []byte) error {
 	return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q%s",
 		start, hint)
 }
+
+// utf16 is the text of the error for UTF-16.
+const utf16 = "this is text in UTF-16, and has to be saved as UTF-8"
+
+// isUTF16 reports whether a header, without its '>' or '@', begins with the second byte of a character in UTF-16.
+func isUTF16(header []byte) bool { return len(header) > 0 && header[0] == 0 }
 
 // otherFormats maps the beginnings of files to the names of their formats.
 var otherFormats = map[string]string{"# STOCKHOLM": "an alignment in Stockholm format", "#NEXUS": "NEXUS", "##fileformat=VCF": "VCF",

@@ -88,7 +88,7 @@ func (p *parser) open() error {
 		return p.fault("", 0, ErrNoRecords, "the input holds no records")
 	case !p.more():
 		return io.EOF
-	case first && (p.rest[0] != '>' && p.rest[0] != '@' || len(p.rest) > 1 && p.rest[1] == 0): // 0: UTF-16
+	case first && p.rest[0] != '>' && p.rest[0] != '@':
 		return p.foreign(p.beginning())
 	case first:
 		p.fastq = p.rest[0] == '@'
@@ -124,6 +124,9 @@ func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
 	}
+	if !p.begun && isUTF16(p.header) {
+		return p.fault("", p.opened, ErrNotSequences, utf16)
+	}
 	if !p.begun && isPIR(p.header) {
 		return p.fault(p.id(), p.opened, ErrNotSequences,
 			"this is PIR (NBRF), not FASTA: its headers begin with a code and \";\"")
@@ -144,6 +147,9 @@ func (p *parser) readFASTA() error {
 func (p *parser) readFASTQ() error {
 	if err := p.readHeader(); err != nil {
 		return err
+	}
+	if !p.begun && isUTF16(p.header) {
+		return p.fault("", p.opened, ErrNotSequences, utf16)
 	}
 	if !p.begun && isSAM(p.header) {
 		return p.fault("", p.opened, ErrNotSequences, "this is SAM, not FASTQ")

@@ -85,6 +85,8 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 		line = int64(i + 1)
 		i++
 		switch first := len(records) == 0; {
+		case first && isUTF16([]byte(header[1:])):
+			return nil, "", line, ErrNotSequences
 		case first && mark == "@" && isSAM([]byte(header[1:])):
 			return nil, "", line, ErrNotSequences
 		case first && mark == ">" && isPIR([]byte(header[1:])):

@@ -164,7 +164,7 @@ func TestErrorsNameFileRecordAndLine(t *testing.T) {
 		{"UTF-16", "\xff\xfe>\x00a\x00", Options{}, ErrNotSequences,
 			`in:1: this is not FASTA or FASTQ: it starts with "\xff\xfe>\x00a\x00"; this is text in UTF-16, and has to be saved as UTF-8`},
 		{"UTF-16 without a mark", ">\x00a\x00\n\x00A\x00C\x00", Options{OnBad: BadSkip}, ErrNotSequences,
-			`in:1: this is not FASTA or FASTQ: it starts with ">\x00a\x00"; this is text in UTF-16, and has to be saved as UTF-8`},
+			`in:1: this is text in UTF-16, and has to be saved as UTF-8`},
 		{"UTF-16, the other order", "\x00>\x00a\x00\n\x00A\x00C", Options{}, ErrNotSequences,
 			`in:1: this is not FASTA or FASTQ: it starts with "\x00>\x00a\x00"; this is text in UTF-16, and has to be saved as UTF-8`},
 		{"Stockholm", "# STOCKHOLM 1.0\n\na ACGT\n//\n", Options{}, ErrNotSequences,
