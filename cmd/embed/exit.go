@@ -88,7 +88,6 @@ func withHint(err error) error {
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
 		{store.ErrLater, "--out takes another folder"},
 		{store.ErrNotFinite, "damaged weights may be the cause, or an overflow with --dtype fp16, where bf16 helps"},
-		{syscall.ENOSPC, "--out takes a folder on another disk"},
 		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file; in the folder of --out, --force does the same and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
@@ -101,9 +100,12 @@ func withHint(err error) error {
 		{seqio.ErrLongRecord, "--on-bad-record skip leaves it out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
-		if errors.Is(err, h.err) && !(h.err == syscall.ENOSPC && !inOut(err)) {
+		if errors.Is(err, h.err) {
 			hints = append(hints, h.hint)
 		}
+	}
+	if errors.Is(err, syscall.ENOSPC) && inOut(err) {
+		hints = append(hints, "--out takes a folder on another disk")
 	}
 	var device *pool.DeviceError
 	switch {

@@ -124,9 +124,6 @@ func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
 	}
-	if !p.begun && isUTF16(p.header) {
-		return p.fault("", p.opened, ErrNotSequences, utf16)
-	}
 	if !p.begun && isPIR(p.header) {
 		return p.fault(p.id(), p.opened, ErrNotSequences,
 			"this is PIR (NBRF), not FASTA: its headers begin with a code and \";\"")
@@ -147,9 +144,6 @@ func (p *parser) readFASTA() error {
 func (p *parser) readFASTQ() error {
 	if err := p.readHeader(); err != nil {
 		return err
-	}
-	if !p.begun && isUTF16(p.header) {
-		return p.fault("", p.opened, ErrNotSequences, utf16)
 	}
 	if !p.begun && isSAM(p.header) {
 		return p.fault("", p.opened, ErrNotSequences, "this is SAM, not FASTQ")
@@ -211,7 +205,8 @@ func (p *parser) readPlus() error {
 	return nil
 }
 
-// readHeader reads the rest of the header line. The input may end before the newline.
+// readHeader reads the rest of the header line. The input may end before the newline. It returns an error if the first
+// header is text in UTF-16.
 func (p *parser) readHeader() error {
 	for p.more() {
 		part, whole := p.part()
@@ -222,6 +217,9 @@ func (p *parser) readHeader() error {
 		if whole {
 			break
 		}
+	}
+	if !p.begun && isUTF16(p.header) {
+		return p.fault("", p.opened, ErrNotSequences, utf16)
 	}
 	return nil
 }

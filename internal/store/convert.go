@@ -64,7 +64,7 @@ func Orphans(paths []string) (list []string) {
 				_, err := os.Lstat(list)
 				return list == filepath.Clean(ids) || err == nil
 			}
-			if ext := filepath.Ext(path); (ext == ".npy" || ext == ".npz") && listOf(path, exists) == filepath.Clean(ids) {
+			if listOf(path, exists) == filepath.Clean(ids) {
 				list = append(list, path)
 			}
 		}

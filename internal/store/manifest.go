@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -123,21 +122,6 @@ func (m *Manifest) Replaced(paths []string) (list []string) {
 	return list
 }
 
-// idsOf returns the path of the list of ids of an output file, or "" if the file is no NumPy file. It is the one among
-// the outputs of an entry whose name, without its ending, is the longest with which the name of the file begins.
-func idsOf(path string, outputs []File) (ids string) {
-	if ext := filepath.Ext(path); ext != ".npy" && ext != ".npz" {
-		return ""
-	}
-	for _, o := range outputs {
-		stem, ok := strings.CutSuffix(o.Path, idsSuffix)
-		if ok && strings.HasPrefix(path, stem+".") && len(o.Path) > len(ids) {
-			ids = o.Path
-		}
-	}
-	return ids
-}
-
 // Lines returns the number of lines that have been read.
 func (m *Manifest) Lines() int { return m.lines }
 
@@ -237,10 +221,13 @@ func (m *Manifest) addLines(content []byte) error {
 		}
 		for _, o := range e.Outputs {
 			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines}
-			ids := outputKey(idsOf(o.Path, e.Outputs))
-			if ids == outputKey("") {
+			list := listOf(o.Path, func(list string) bool {
+				return slices.ContainsFunc(e.Outputs, func(other File) bool { return other.Path == list })
+			})
+			if list == "" {
 				continue
 			}
+			ids := outputKey(list)
 			if m.arrays[ids] == nil {
 				m.arrays[ids] = map[string]string{}
 			}

@@ -213,9 +213,13 @@ func openIDs(path string) (ids idFile) {
 
 // listOf returns the path of the list of ids of the NumPy file at path: the first possible one for which the function
 // exists returns true, or "". The name of an array may have a pooling and a layer that the name of the list does not
-// have: the list of x.mean.layer5.npy is x.ids.txt.
+// have: the list of x.mean.layer5.npy is x.ids.txt. A file with another extension than that of NumPy has no list.
 func listOf(path string, exists func(list string) bool) string {
-	stem := strings.TrimSuffix(path, filepath.Ext(path))
+	ext := filepath.Ext(path)
+	if ext != ".npy" && ext != ".npz" {
+		return ""
+	}
+	stem := strings.TrimSuffix(path, ext)
 	for {
 		if exists(stem + idsSuffix) {
 			return stem + idsSuffix

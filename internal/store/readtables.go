@@ -443,11 +443,12 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 				}
 				row.Residues = []Letters{l}
 			}
-			add := join.add
 			if pooling == Tokens {
-				add = func(r Row) error { return join.addToken(r, fields[1]) }
+				err = join.addToken(row, fields[1])
+			} else {
+				err = join.add(row)
 			}
-			if err := add(row); err != nil {
+			if err != nil {
 				return err
 			}
 		}

@@ -231,13 +231,20 @@ func (p *pull) get(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	if bad, err := p.isBad(ctx, link, etag, size); err != nil || !bad { // a link to the blob is good again
-		return err
+	if sameFile(link, blob) { // a link to the blob is good again
+		return nil
 	}
 	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return place(ctx, blob, link)
+}
+
+// sameFile reports whether two paths lead to the same file.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // isBad reports whether a file is missing or damaged.

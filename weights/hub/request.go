@@ -94,9 +94,11 @@ func IsTemporary(err error) bool { return errors.As(err, new(*temporary)) }
 // refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. The
 // argument what names the content in the message.
 func (p *pull) refused(r *http.Response, what string) error {
-	page, token := p.Address()+"/"+p.id, cmp.Or(p.tokenFrom, "the caller")
-	from := p.Address()
-	if hub, err := url.Parse(p.Endpoint); err == nil && hub.Host != r.Request.URL.Host {
+	from, token := p.Address(), cmp.Or(p.tokenFrom, "the caller")
+	page := from + "/" + p.id
+	hub, err := url.Parse(p.Endpoint)
+	elsewhere := err == nil && hub.Host != r.Request.URL.Host
+	if elsewhere {
 		from = r.Request.URL.Host + ", to which " + from + " redirects,"
 	}
 	switch {
@@ -105,7 +107,7 @@ func (p *pull) refused(r *http.Response, what string) error {
 			return fmt.Errorf("%w: %s answers with a web page for %s", ErrUnreachable, from, what)
 		}
 		return nil
-	case from != p.Address():
+	case elsewhere: // neither the token nor the name of the model is the cause
 	case (r.StatusCode == http.StatusUnauthorized || r.StatusCode == http.StatusForbidden) && p.Token == "":
 		// The hub gives the same answer for a model that does not exist.
 		return fmt.Errorf("%w to %s (%s): the name may be wrong, or the model needs a token in HF_TOKEN", ErrDenied, page, r.Status)
@@ -117,7 +119,7 @@ func (p *pull) refused(r *http.Response, what string) error {
 	case r.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%w: %s at %s", ErrNotFound, what, page)
 	}
-	err := fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, from, r.Status, what)
+	err = fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, from, r.Status, what)
 	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode >= 500 {
 		seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
 		return &temporary{error: err, after: min(time.Duration(seconds)*time.Second, 2*time.Minute)}
